@@ -1,0 +1,3 @@
+"""Teach an ECG model what cardiac MRI sees."""
+
+__version__ = "0.1.0"
