@@ -1,3 +1,43 @@
-"""Teach an ECG model what cardiac MRI sees."""
+"""Teach an ECG model what cardiac MRI sees.
+
+The public names below are imported when they are first used, so that `import ecgcmr` stays fast and free of torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_WHERE = {
+    "Cine": "ecgcmr.cmr.cine",
+    "Cohort": "ecgcmr.cohort.store",
+    "EcgRecording": "ecgcmr.ecg.recording",
+    "load_model": "ecgcmr.hub",
+    "read_cine": "ecgcmr.cmr.readers",
+    "read_ecg": "ecgcmr.ecg.readers",
+}
+_NAMES = {"read_ecg": "open_ecg", "read_cine": "open_cine"}
+
+__all__ = ["Cine", "Cohort", "EcgRecording", "__version__", "load_model", "read_cine", "read_ecg"]
+
+if TYPE_CHECKING:
+    from ecgcmr.cmr.cine import Cine
+    from ecgcmr.cmr.readers import open_cine as read_cine
+    from ecgcmr.cohort.store import Cohort
+    from ecgcmr.ecg.readers import open_ecg as read_ecg
+    from ecgcmr.ecg.recording import EcgRecording
+    from ecgcmr.hub import load_model
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'ecgcmr' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    value = getattr(import_module(_WHERE[name]), _NAMES.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
