@@ -1,0 +1,177 @@
+"""Configurations of the models: strict, frozen, and free of torch so that reading a run file stays cheap.
+
+Sizes that a preset fixes may be left out; the resolved configuration always holds them, so that a weights folder
+rebuilds the same module even if a preset changes later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ecgcmr.models.presets import DECODER_PRESETS, ECG_PRESETS, preset_sizes
+
+LabelKind = Literal["regression", "binary"]
+Pool = Literal["mean", "attention", "cls"]
+
+
+class StrictConfig(BaseModel):
+    """A frozen configuration that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _fill_from_preset(data: Any, table: dict[str, dict[str, int]], default: str, what: str) -> Any:
+    """Add the sizes of the preset to those that were given; given values win, None counts as not given."""
+    if not isinstance(data, Mapping):
+        return data
+    given = {key: value for key, value in data.items() if value is not None}
+    sizes = preset_sizes(table, given.get("preset", default), what)
+    return {**sizes, **given}
+
+
+def _check_heads(width: int, heads: int, multiple: int = 4) -> None:
+    if width % heads:
+        raise ValueError(f"width {width} is not divisible by heads {heads}; choose heads among the divisors of the width")
+    if width % multiple:
+        raise ValueError(f"width {width} must be a multiple of {multiple}, which the sin-cos position table needs")
+
+
+class EcgEncoderConfig(StrictConfig):
+    """The ECG transformer.
+
+    Attributes:
+        preset: Name in `ECG_PRESETS`; gives width, depth, heads and patch where these are not set.
+        n_samples: Input length in samples; None in a run file (it follows from the data), set in a built module.
+        patch: Length of a patch [samples] along time; a patch never spans two leads.
+        pool: mean (patch tokens, then fc_norm), attention (one mean query, then fc_norm) or cls (norm, token 0).
+        drop_path: Stochastic depth of the last block, linear over depth from 0.
+        learn_positions: Train the position table, which starts as sin-cos (the reference's alignment stage did).
+    """
+
+    kind: Literal["ecg_vit"] = "ecg_vit"
+    preset: str = "tiny"
+    n_samples: int | None = Field(default=None, gt=0)
+    leads: int = Field(default=12, gt=0)
+    patch: int = Field(default=100, gt=0)
+    width: int = Field(default=384, gt=0)
+    depth: int = Field(default=3, gt=0)
+    heads: int = Field(default=6, gt=0)
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    pool: Pool = "mean"
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    learn_positions: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, data: Any) -> Any:
+        return _fill_from_preset(data, ECG_PRESETS, "tiny", "ECG encoder")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EcgEncoderConfig:
+        _check_heads(self.width, self.heads)
+        if self.n_samples is not None and self.n_samples % self.patch:
+            raise ValueError(
+                f"n_samples {self.n_samples} is not a multiple of patch {self.patch}; "
+                f"crop to {self.n_samples // self.patch * self.patch} samples or choose another patch"
+            )
+        return self
+
+
+class EcgDecoderConfig(StrictConfig):
+    """The decoder of the masked autoencoder; leads, patch and input length come from the encoder."""
+
+    kind: Literal["ecg_decoder"] = "ecg_decoder"
+    preset: str = "tiny"
+    width: int = Field(default=256, gt=0)
+    depth: int = Field(default=2, gt=0)
+    heads: int = Field(default=8, gt=0)
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    encoder_width: int | None = Field(default=None, gt=0)
+    leads: int | None = Field(default=None, gt=0)
+    windows: int | None = Field(default=None, gt=0)
+    patch: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, data: Any) -> Any:
+        return _fill_from_preset(data, DECODER_PRESETS, "tiny", "ECG decoder")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EcgDecoderConfig:
+        _check_heads(self.width, self.heads)
+        return self
+
+
+class CineConfig(StrictConfig):
+    """Sizes of the cine transformer (used when the CMR encoder's name is `cine_transformer`)."""
+
+    width: int = Field(default=192, gt=0)
+    depth: int = Field(default=3, gt=0)
+    heads: int = Field(default=6, gt=0)
+    stem: int = Field(default=32, gt=0, multiple_of=8)
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CineConfig:
+        _check_heads(self.width, self.heads, multiple=8)
+        return self
+
+
+class CmrEncoderConfig(StrictConfig):
+    """The CMR encoder.
+
+    Attributes:
+        name: A timm model name (resnet10t, resnet18, resnet50, ...) or `cine_transformer`.
+        in_channels: Channels of a timm model (slices times frames); None in a run file, set in a built module.
+        channels_last: Memory layout of a timm model's weights and input; faster for convolutions.
+        drop_path: Stochastic depth of a timm model, where it has one.
+        pretrained: Start a timm model from its published weights (needs the network; never in tests).
+    """
+
+    kind: Literal["cmr_encoder"] = "cmr_encoder"
+    name: str = "resnet50"
+    in_channels: int | None = Field(default=None, gt=0)
+    channels_last: bool = True
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    pretrained: bool = False
+    cine: CineConfig = CineConfig()
+
+
+class ProjectionConfig(StrictConfig):
+    """The projection head of either modality: Linear, ReLU, Linear (the reference: 2048 hidden, 128 out, no BatchNorm)."""
+
+    kind: Literal["projection_head"] = "projection_head"
+    in_features: int | None = Field(default=None, gt=0)
+    hidden: int = Field(default=2048, gt=0)
+    out: int = Field(default=128, gt=0)
+    batch_norm: bool = False
+
+
+class HeadLabel(StrictConfig):
+    """One output of a prediction head."""
+
+    name: str
+    kind: LabelKind
+    unit: str = ""
+
+
+class HeadConfig(StrictConfig):
+    """The prediction head: one linear layer, or one hidden layer where `hidden` is set."""
+
+    kind: Literal["prediction_head"] = "prediction_head"
+    in_features: int | None = Field(default=None, gt=0)
+    hidden: int | None = Field(default=None, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    labels: tuple[HeadLabel, ...] = ()
+
+
+class ModelConfig(StrictConfig):
+    """All modules of a run; an objective builds those that it uses."""
+
+    ecg: EcgEncoderConfig = Field(default_factory=lambda: EcgEncoderConfig())
+    cmr: CmrEncoderConfig = CmrEncoderConfig()
+    projection: ProjectionConfig = ProjectionConfig()
+    head: HeadConfig = HeadConfig()

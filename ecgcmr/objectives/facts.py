@@ -1,0 +1,63 @@
+"""What an objective must know about the data, measured on the training subjects before anything is built."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ecgcmr.models.config import LabelKind
+
+
+@dataclass(frozen=True)
+class LabelFact:
+    """One label and its statistics over the training subjects with an observed value.
+
+    Attributes:
+        name: Label name; labels stand in this order in `Batch.labels`.
+        kind: "regression" or "binary".
+        unit: Unit of the label, for instance "mL"; empty for a binary label.
+        mean: Mean [unit]; not used for a binary label.
+        std: Standard deviation [unit], above 0 for a regression label.
+        prevalence: Share of positives of a binary label, in [0, 1].
+    """
+
+    name: str
+    kind: LabelKind
+    unit: str = ""
+    mean: float = 0.0
+    std: float = 1.0
+    prevalence: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind == "regression" and not self.std > 0:
+            raise ValueError(
+                f"label {self.name!r}: std over the training subjects is {self.std}, it must be above 0; "
+                "the label is constant or has one observed value: remove it or use more subjects"
+            )
+        if self.kind == "binary" and self.prevalence is not None and not 0 <= self.prevalence <= 1:
+            raise ValueError(f"label {self.name!r}: prevalence is {self.prevalence}, it must lie in [0, 1]")
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """Shapes and statistics of the data that a run trains on.
+
+    Attributes:
+        ecg_samples: Input length of the ECG model [samples], after the crop.
+        ecg_rate_hz: Sampling rate of the prepared ECG [Hz].
+        cmr_shape: (C, H, W) or (V, F, H, W) of one prepared study; None when the run has no CMR.
+        labels: Labels in the order of `Batch.labels`.
+    """
+
+    ecg_samples: int
+    ecg_rate_hz: float
+    cmr_shape: tuple[int, ...] | None = None
+    labels: tuple[LabelFact, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.cmr_shape is not None and len(self.cmr_shape) not in (3, 4):
+            raise ValueError(f"cmr_shape is {self.cmr_shape}, expected (C, H, W) or (V, F, H, W)")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values, for a run's summary."""
+        return asdict(self)

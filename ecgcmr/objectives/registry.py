@@ -1,0 +1,43 @@
+"""The one list of objectives: a run file names one, this builds it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ecgcmr.models.config import ModelConfig
+from ecgcmr.objectives.align import ClipAlign, ClipAlignConfig
+from ecgcmr.objectives.base import Objective
+from ecgcmr.objectives.facts import DataFacts
+from ecgcmr.objectives.image_contrastive import CmrSimclr, CmrSimclrConfig
+from ecgcmr.objectives.masked import MaskedEcg, MaskedEcgConfig
+from ecgcmr.objectives.supervised import Supervised, SupervisedConfig
+
+ObjectiveConfig = Annotated[
+    MaskedEcgConfig | CmrSimclrConfig | ClipAlignConfig | SupervisedConfig, Field(discriminator="name")
+]
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "masked_ecg": MaskedEcg,
+    "cmr_simclr": CmrSimclr,
+    "clip_align": ClipAlign,
+    "supervised": Supervised,
+}
+
+
+def build_objective(config: ObjectiveConfig, model: ModelConfig, facts: DataFacts) -> Objective:
+    """Build the objective that `config.name` names.
+
+    Args:
+        config: The objective's own configuration.
+        model: Configurations of all modules; the objective builds those that it uses.
+        facts: Shapes and label statistics of the training data.
+
+    Returns:
+        The objective with freshly initialised modules (torch's global generator decides the initial weights).
+
+    Raises:
+        ValueError: If the configuration and the facts contradict each other.
+    """
+    return OBJECTIVES[config.name](config, model, facts)  # type: ignore[call-arg]
