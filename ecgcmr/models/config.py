@@ -112,7 +112,6 @@ class CineConfig(StrictConfig):
     depth: int = Field(default=3, gt=0)
     heads: int = Field(default=6, gt=0)
     stem: int = Field(default=32, gt=0, multiple_of=8)
-    drop_path: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> CineConfig:
@@ -127,7 +126,6 @@ class CmrEncoderConfig(StrictConfig):
         name: A timm model name (resnet10t, resnet18, resnet50, ...) or `cine_transformer`.
         in_channels: Channels of a timm model (slices times frames); None in a run file, set in a built module.
         channels_last: Memory layout of a timm model's weights and input; faster for convolutions.
-        drop_path: Stochastic depth of a timm model, where it has one.
         pretrained: Start a timm model from its published weights (needs the network; never in tests).
     """
 
@@ -135,7 +133,6 @@ class CmrEncoderConfig(StrictConfig):
     name: str = "resnet50"
     in_channels: int | None = Field(default=None, gt=0)
     channels_last: bool = True
-    drop_path: float = Field(default=0.0, ge=0, lt=1)
     pretrained: bool = False
     cine: CineConfig = CineConfig()
 
@@ -164,7 +161,6 @@ class HeadConfig(StrictConfig):
     kind: Literal["prediction_head"] = "prediction_head"
     in_features: int | None = Field(default=None, gt=0)
     hidden: int | None = Field(default=None, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
     labels: tuple[HeadLabel, ...] = ()
 
 

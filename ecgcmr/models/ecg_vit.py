@@ -1,0 +1,155 @@
+"""The ECG transformer: a vision transformer over a grid of leads by time windows (arXiv 2308.05764, 2010.11929).
+
+A patch is one lead over `patch` samples, so that no token mixes leads; token 1 + lead * W + t is window t of a lead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ecgcmr.models.blocks import LAYER_NORM_EPS, Block, init_transformer, stochastic_depth
+from ecgcmr.models.config import EcgEncoderConfig
+from ecgcmr.models.pooling import AttentionPool, mean_pool
+from ecgcmr.models.positions import interpolate_table, sincos_table
+
+
+class PatchEmbed(nn.Module):
+    """Cut (B, L, T) into patches (1, P) and embed each linearly; the weight is that of a strided convolution."""
+
+    def __init__(self, patch: int, width: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.proj = nn.Conv2d(1, width, kernel_size=(1, patch), stride=(1, patch))
+
+    def forward(self, ecg_BLT: Tensor) -> Tensor:
+        """Embed all patches, (B, L, T) to (B, L * T / P, D), lead-major."""
+        return self.embed(ecg_BLT.reshape(ecg_BLT.shape[0], -1, self.patch))
+
+    def embed(self, patches_BNP: Tensor) -> Tensor:
+        """Embed chosen patches, (B, N, P) to (B, N, D): a stride equal to the kernel makes it a matrix product."""
+        return nn.functional.linear(patches_BNP, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class EcgViT(nn.Module):
+    """ECG encoder.
+
+    State-dict names are those of the released reference encoder: cls_token, pos_embed, patch_embed.proj, blocks.i.*,
+    norm, and fc_norm and attention_pool where the pooling has them. `norm` is applied by the cls pooling and by the
+    masked autoencoder only; parameters that the chosen path does not use are frozen, so that no process waits for
+    their gradient.
+    """
+
+    pos_embed: nn.Parameter
+
+    def __init__(self, config: EcgEncoderConfig | dict[str, Any]) -> None:
+        super().__init__()
+        config = EcgEncoderConfig.model_validate(config)
+        if config.n_samples is None:
+            raise ValueError("EcgEncoderConfig.n_samples is not set; give the input length in samples")
+        self.config: dict[str, Any] = config.model_dump()
+        self.leads, self.n_samples, self.patch = config.leads, config.n_samples, config.patch
+        self.windows = config.n_samples // config.patch
+        self.embed_dim, self.pool, self.drop_path = config.width, config.pool, config.drop_path
+        self.patch_embed = PatchEmbed(config.patch, config.width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        table = sincos_table(config.leads, self.windows, config.width)
+        self.pos_embed = nn.Parameter(table, requires_grad=config.learn_positions)
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.mlp_ratio) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.apply(init_transformer)
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(config.width, -1))
+        nn.init.normal_(self.cls_token, std=0.02)
+        if config.pool == "attention":
+            self.attention_pool = AttentionPool(config.width, config.heads)
+        if config.pool != "cls":
+            self.fc_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.train_path("pooled")
+
+    def train_path(self, path: str) -> EcgViT:
+        """Let only those output layers train that a path uses: "pooled" (`forward`) or "tokens" (norm on all tokens)."""
+        pooled = path == "pooled"
+        self.norm.requires_grad_(not pooled or self.pool == "cls")
+        for name in ("fc_norm", "attention_pool"):
+            if hasattr(self, name):
+                getattr(self, name).requires_grad_(pooled)
+        return self
+
+    def forward_tokens(self, ecg_BLT: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Encode all patches.
+
+        Args:
+            ecg_BLT: (B, L, T) with the configured L and T.
+            generator: Drives stochastic depth in training.
+
+        Returns:
+            Tokens after the last block, before any norm: (B, 1 + N, D), cls first.
+        """
+        self.check_input(ecg_BLT)
+        return self.encode(self.patch_embed(ecg_BLT) + self.pos_embed[:, 1:], generator)
+
+    def encode(self, patches_BND: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Run the blocks over cls and embedded patches that carry their positions, (B, N, D) to (B, 1 + N, D)."""
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(patches_BND.shape[0], -1, -1)
+        tokens = torch.cat([cls.to(patches_BND.dtype), patches_BND], dim=1)
+        rate = self.drop_path if self.training else 0.0
+        keeps = stochastic_depth(rate, len(self.blocks), tokens, generator)
+        for i, block in enumerate(self.blocks):
+            tokens = block(tokens, keeps[i] if keeps else None)
+        return tokens
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """Pool the tokens of the last block before the closing norm; (B, 1 + N, D) to (B, D)."""
+        if self.pool == "cls":
+            return tokens[:, 0]
+        return self.attention_pool(tokens) if self.pool == "attention" else mean_pool(tokens)
+
+    def forward(self, ecg_BLT: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Embed an ECG, (B, L, T) to (B, D): the pooled tokens, normalised once."""
+        pooled = self.pooled(self.forward_tokens(ecg_BLT, generator))
+        return self.norm(pooled) if self.pool == "cls" else self.fc_norm(pooled)
+
+    def check_input(self, ecg: Tensor) -> None:
+        """Refuse an input of another shape or type.
+
+        Raises:
+            ValueError: Naming the shape that came and the one expected.
+        """
+        expected = (self.leads, self.n_samples)
+        if ecg.ndim != 3 or tuple(ecg.shape[1:]) != expected:
+            raise ValueError(
+                f"ECG input has shape {tuple(ecg.shape)}, expected (B, {expected[0]}, {expected[1]}); "
+                "crop or pad the recording, or build the encoder with another n_samples"
+            )
+        if not ecg.is_floating_point():
+            raise ValueError(f"ECG input has type {ecg.dtype}, expected a floating point type; convert it first")
+
+    def resized(self, n_samples: int) -> EcgViT:
+        """Give a copy for another input length: the same weights, the position table interpolated along time."""
+        config = {**self.config, "n_samples": n_samples}
+        other = EcgViT(config).to(self.pos_embed.device, self.pos_embed.dtype)
+        state = self.state_dict()
+        state["pos_embed"] = interpolate_table(state["pos_embed"], self.leads, other.windows)
+        other.load_state_dict(state)
+        return other.train(self.training)
+
+
+def create_ecg_encoder(
+    preset: str, n_samples: int, patch: int | None = None, pool: str = "mean", **overrides: Any
+) -> EcgViT:
+    """Build an ECG encoder by name.
+
+    Args:
+        preset: Name in `ECG_PRESETS`.
+        n_samples: Input length [samples].
+        patch: Patch length [samples]; None for the preset's.
+        pool: "mean", "attention" or "cls".
+        **overrides: Any other field of `EcgEncoderConfig`.
+
+    Raises:
+        ValueError: For an unknown preset or sizes that do not fit together.
+    """
+    fields = {"preset": preset, "n_samples": n_samples, "patch": patch, "pool": pool, **overrides}
+    return EcgViT(EcgEncoderConfig.model_validate(fields))

@@ -1,0 +1,69 @@
+"""Prediction head: phenotypes in their own units and probabilities of diagnoses, from one embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ecgcmr.models.config import HeadConfig
+
+
+class PredictionHead(nn.Module):
+    """Maps an embedding to one output for each label.
+
+    `forward` gives raw outputs: the standardised value of a regression label, the logit of a binary one. `predict` gives
+    original units and probabilities; mean and standard deviation of the training targets are buffers, so that they
+    travel with the weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+    is_binary: Tensor
+
+    def __init__(self, config: HeadConfig | dict[str, Any]) -> None:
+        super().__init__()
+        config = HeadConfig.model_validate(config)
+        if config.in_features is None or not config.labels:
+            raise ValueError("HeadConfig.in_features and .labels must be set: the embedding width and at least one label")
+        self.config: dict[str, Any] = config.model_dump()
+        self.label_names = tuple(label.name for label in config.labels)
+        n_labels = len(config.labels)
+        if config.hidden is None:
+            self.layers = nn.Sequential(nn.Linear(config.in_features, n_labels))
+        else:
+            self.layers = nn.Sequential(
+                nn.Linear(config.in_features, config.hidden), nn.GELU(), nn.Linear(config.hidden, n_labels)
+            )
+        last = self.layers[-1]
+        nn.init.trunc_normal_(last.weight, std=0.01)
+        nn.init.zeros_(last.bias)
+        self.register_buffer("mean", torch.zeros(n_labels))
+        self.register_buffer("std", torch.ones(n_labels))
+        binary = torch.tensor([label.kind == "binary" for label in config.labels])
+        self.register_buffer("is_binary", binary, persistent=False)
+
+    def set_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set mean and standard deviation [unit of the label] of the training targets; a binary label keeps 0 and 1."""
+        if not len(mean) == len(std) == len(self.label_names):
+            raise ValueError(f"got {len(mean)} means and {len(std)} deviations for {len(self.label_names)} labels")
+        self.mean.copy_(torch.where(self.is_binary, 0.0, torch.tensor(mean, dtype=torch.float64)))
+        self.std.copy_(torch.where(self.is_binary, 1.0, torch.tensor(std, dtype=torch.float64)))
+
+    def standardize(self, labels: Tensor) -> Tensor:
+        """Turn labels [units] (B, K) into targets: (label - mean) / std; binary labels stay 0 or 1."""
+        return (labels - self.mean) / self.std
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Give raw outputs, (B, D) to (B, K)."""
+        in_features = self.config["in_features"]
+        if embedding.ndim != 2 or embedding.shape[1] != in_features:
+            raise ValueError(f"head input has shape {tuple(embedding.shape)}, expected (B, {in_features})")
+        return self.layers(embedding)
+
+    def predict(self, embedding: Tensor) -> Tensor:
+        """Give predictions, (B, D) to (B, K): original units for regression labels, probabilities for binary ones."""
+        raw = self.forward(embedding)
+        return torch.where(self.is_binary, raw.sigmoid(), raw * self.std + self.mean)
