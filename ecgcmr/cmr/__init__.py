@@ -1,0 +1,1 @@
+"""Cine CMR: readers, preprocessing, augmentation; nothing about learning."""
