@@ -1,0 +1,249 @@
+"""Augmentations of ECG batches, on the device of the batch, with the generator passed in.
+
+Random numbers that belong to samples are drawn for the global batch (world * B rows) and cut to the rank's rows, so
+that P processes of B samples see exactly what one process of P * B samples sees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Shard = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Settings of the chain Fourier surrogate -> multiplicative jitter -> rescaling -> lead dropout.
+
+    Attributes:
+        gate: Probability that a sample goes through the chain at all.
+        surrogate_eps: Size of the phase turn, in turns; 0 switches the surrogate off.
+        surrogate_p: Probability of the surrogate for each sample that passed the gate.
+        jitter_sigma: Standard deviation of the noise factor; 0 switches the jitter off.
+        jitter_amplitude: Share of the sample that the noise multiplies.
+        jitter_p: Probability of the jitter.
+        rescale_sigma: Standard deviation of the scale factor about 1; 0 switches it off.
+        rescale_p: Probability of the rescaling.
+        lead_dropout: Probability that one lead is set to zero, for each lead.
+    """
+
+    gate: float = 1.0
+    surrogate_eps: float = 0.0
+    surrogate_p: float = 1.0
+    jitter_sigma: float = 0.0
+    jitter_amplitude: float = 0.6
+    jitter_p: float = 1.0
+    rescale_sigma: float = 0.0
+    rescale_p: float = 1.0
+    lead_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("gate", "surrogate_p", "jitter_p", "rescale_p", "lead_dropout"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is a probability, got {getattr(self, name)}")
+        for name in ("surrogate_eps", "jitter_sigma", "jitter_amplitude", "rescale_sigma"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the settings as a plain dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> AugmentConfig:
+        """Rebuild the settings; unknown names are refused."""
+        known = [f.name for f in fields(cls)]
+        unknown = [key for key in data if key not in known]
+        if unknown:
+            raise ValueError(f"unknown augmentation settings {', '.join(unknown)}; known: {', '.join(known)}")
+        return cls(**{key: float(value) for key, value in data.items()})
+
+
+def _mmcl(jitter: float, rescale: float, eps: float) -> AugmentConfig:
+    return AugmentConfig(gate=0.95, surrogate_eps=eps, jitter_sigma=jitter, rescale_sigma=rescale)
+
+
+AUGMENT_PRESETS: dict[str, AugmentConfig] = {
+    # the reference's settings (Turgut et al., arXiv 2308.05764, and its code)
+    "mae": AugmentConfig(surrogate_eps=0.1, surrogate_p=0.5, jitter_sigma=0.25, rescale_sigma=0.5),
+    "mmcl": _mmcl(0.25, 0.5, 0.1),
+    "mmcl_light": _mmcl(0.1, 0.075, 0.05),
+    "mmcl_medium": _mmcl(0.25, 0.3, 0.1),
+    "mmcl_heavy": _mmcl(0.4, 0.65, 0.125),
+    "finetune": AugmentConfig(surrogate_eps=0.075, surrogate_p=0.5, jitter_sigma=0.2, rescale_sigma=0.5),
+    # ours: no rescaling, because voltage carries the size of the heart
+    "light": AugmentConfig(surrogate_eps=0.05, surrogate_p=0.5, jitter_sigma=0.1),
+    "none": AugmentConfig(gate=0.0),
+}
+
+
+def augment_preset(name: str) -> AugmentConfig:
+    """Return the settings of a preset.
+
+    Raises:
+        ValueError: Unknown name.
+    """
+    if name not in AUGMENT_PRESETS:
+        raise ValueError(f"unknown ECG augmentation {name!r}; expected one of {', '.join(AUGMENT_PRESETS)}")
+    return AUGMENT_PRESETS[name]
+
+
+def fourier_surrogate(ecg_BLT: Tensor, phase_BF: Tensor) -> Tensor:
+    """Turn the phases of each frequency by the same angle in all leads of a sample.
+
+    The amplitude spectrum is kept, and so is the relation between leads (Schwabedal et al., arXiv 1806.08675).
+
+    Args:
+        ecg_BLT: (B, L, T), float32 or float64.
+        phase_BF: Angles (B, T // 2 + 1) [rad]; zero frequency and, for even T, the Nyquist frequency are not turned.
+
+    Returns:
+        (B, L, T).
+    """
+    n = ecg_BLT.shape[-1]
+    phase = phase_BF.clone()
+    phase[:, 0] = 0.0
+    if n % 2 == 0:
+        phase[:, -1] = 0.0
+    turn = torch.polar(torch.ones_like(phase), phase).unsqueeze(1)
+    return torch.fft.irfft(torch.fft.rfft(ecg_BLT).mul_(turn), n=n)
+
+
+class EcgAugment:
+    """The chain of an `AugmentConfig`, applied to a batch.
+
+    Example:
+        >>> augment = EcgAugment("mae")
+        >>> ecg = augment(torch.zeros(4, 12, 500), torch.Generator().manual_seed(0))
+    """
+
+    def __init__(self, config: AugmentConfig | Mapping[str, Any] | str = "none") -> None:
+        if isinstance(config, str):
+            config = augment_preset(config)
+        elif isinstance(config, Mapping):
+            config = AugmentConfig.from_dict(config)
+        self.config = config
+
+    def __call__(self, ecg_BLT: Tensor, generator: torch.Generator, shard: Shard = (0, 1)) -> Tensor:
+        """Return the augmented batch; the input is not changed.
+
+        Args:
+            ecg_BLT: (B, L, T), floating point.
+            generator: In the same state on every rank.
+            shard: (rank, world) of this part of the global batch.
+
+        Returns:
+            (B, L, T), type and device of the input.
+        """
+        c = self.config
+        if c.gate == 0.0:
+            return ecg_BLT
+        draw = _Draw(ecg_BLT, generator, shard)
+        passed = draw.chance(c.gate)
+        out = ecg_BLT
+        if c.surrogate_eps > 0 and c.surrogate_p > 0:
+            out = self._surrogate(out, draw, passed & draw.chance(c.surrogate_p))
+        factor = self._factor(draw, passed)
+        if factor is not None:
+            out = factor.mul_(out)
+        if c.lead_dropout > 0:
+            drop = (draw.uniform(ecg_BLT.shape[1]) < c.lead_dropout) & passed[:, None]
+            out = out.masked_fill(drop[:, :, None], 0.0)
+        return out
+
+    def _surrogate(self, ecg_BLT: Tensor, draw: _Draw, chosen: Tensor) -> Tensor:
+        n_frequencies = ecg_BLT.shape[-1] // 2 + 1
+        phase = draw.uniform(n_frequencies).mul_(self.config.surrogate_eps * 2.0 * math.pi)
+        if ecg_BLT.device.type != "cpu":  # a fixed shape keeps the device from waiting for the host
+            return fourier_surrogate(ecg_BLT, phase * chosen[:, None])
+        rows = chosen.nonzero().flatten()
+        if rows.numel() == len(ecg_BLT):
+            return fourier_surrogate(ecg_BLT, phase)
+        return ecg_BLT.index_copy(0, rows, fourier_surrogate(ecg_BLT[rows], phase[rows]))
+
+    def _factor(self, draw: _Draw, passed: Tensor) -> Tensor | None:
+        """Return what jitter and rescaling multiply the batch with, (B, L, T) or (B, 1, 1), or None."""
+        c = self.config
+        factor: Tensor | None = None
+        if c.jitter_sigma > 0 and c.jitter_amplitude > 0 and c.jitter_p > 0:
+            size = (passed & draw.chance(c.jitter_p)).to(draw.dtype) * (c.jitter_sigma * c.jitter_amplitude)
+            factor = draw.normal_like().mul_(size[:, None, None]).add_(1.0)
+        if c.rescale_sigma > 0 and c.rescale_p > 0:
+            size = (passed & draw.chance(c.rescale_p)).to(draw.dtype) * c.rescale_sigma
+            scale = (draw.normal() * size + 1.0)[:, None, None]
+            factor = scale.expand(draw.shape).clone() if factor is None else factor.mul_(scale)
+        return factor
+
+
+class _Draw:
+    """Random numbers for the rows of one rank, drawn for the global batch on the generator's device."""
+
+    def __init__(self, ecg_BLT: Tensor, generator: torch.Generator, shard: Shard) -> None:
+        rank, world = shard
+        if not 0 <= rank < world:
+            raise ValueError(f"shard is (rank, world) with 0 <= rank < world, got {shard}")
+        self.shape = ecg_BLT.shape
+        self.dtype, self.device = ecg_BLT.dtype, ecg_BLT.device
+        self._generator, self._world = generator, world
+        self._rows = slice(rank * ecg_BLT.shape[0], (rank + 1) * ecg_BLT.shape[0])
+
+    def _draw(self, normal: bool, *shape: int) -> Tensor:
+        # always float32: the same stream whatever the batch's precision is
+        function = torch.randn if normal else torch.rand
+        size = (self.shape[0] * self._world, *shape)
+        drawn = function(size, generator=self._generator, device=self._generator.device)[self._rows]
+        return drawn.to(self.device, self.dtype, copy=self._world > 1)
+
+    def uniform(self, n: int) -> Tensor:
+        return self._draw(False, n)
+
+    def chance(self, p: float) -> Tensor:
+        """Return which samples are chosen (B,), each with probability p."""
+        return self._draw(False) < p
+
+    def normal(self) -> Tensor:
+        return self._draw(True)
+
+    def normal_like(self) -> Tensor:
+        return self._draw(True, *self.shape[1:])
+
+
+def crop_start(ecg_BLT: Tensor, n: int) -> Tensor:
+    """Return the first n samples (B, L, n): the crop of evaluation."""
+    _check_crop(ecg_BLT, n)
+    return ecg_BLT[..., :n]
+
+
+def crop_random(ecg_BLT: Tensor, n: int, generator: torch.Generator, shard: Shard = (0, 1)) -> Tensor:
+    """Return n consecutive samples of each sample, all leads alike.
+
+    The start is uniform over 0 .. T - n - 1: as in the reference the last start is never drawn; T == n gives 0.
+
+    Args:
+        ecg_BLT: (B, L, T).
+        n: Length of the crop.
+        generator: In the same state on every rank.
+        shard: (rank, world) of this part of the global batch.
+
+    Returns:
+        (B, L, n), a copy.
+    """
+    _check_crop(ecg_BLT, n)
+    batch = ecg_BLT.shape[0]
+    rank, world = shard
+    spread = max(ecg_BLT.shape[-1] - n, 1)
+    start = torch.randint(spread, (batch * world,), generator=generator, device=generator.device)
+    start = start[rank * batch : (rank + 1) * batch].to(ecg_BLT.device)
+    windows = ecg_BLT.unfold(-1, n, 1)  # a view (B, L, T - n + 1, n)
+    return windows[torch.arange(batch, device=ecg_BLT.device), :, start]
+
+
+def _check_crop(ecg_BLT: Tensor, n: int) -> None:
+    if not 0 < n <= ecg_BLT.shape[-1]:
+        raise ValueError(f"cannot crop {n} samples from {ecg_BLT.shape[-1]}")

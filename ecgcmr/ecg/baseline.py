@@ -1,0 +1,121 @@
+"""Baseline wander by asymmetric least squares, compiled.
+
+The estimate z of a signal y minimises sum_t w_t (y_t - z_t)^2 + lam * sum_t (z_t - 2 z_{t+1} + z_{t+2})^2, where the
+weights w are p above the current estimate and 1 - p below it, and are renewed after each solve (Eilers and Boelens,
+"Baseline correction with asymmetric least squares smoothing", 2005). The matrix diag(w) + lam D D' is symmetric and
+pentadiagonal, so that one solve is a banded LDL' factorisation and two substitutions: O(T).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+# Leads that advance together: one recurrence is bound by latency, twelve side by side fill the vector units, and
+# the work array of one recording (4 values x 12 leads x 5000 samples) still nearly fits the second-level cache.
+LANES = 12
+
+# Unsigned indices spare the compiler the test for negative ones, without which it does not vectorise over lanes.
+_U = np.uint64
+_ROW, _Z, _L1, _Q = _U(4 * LANES), _U(LANES), _U(2 * LANES), _U(3 * LANES)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def _factor_and_forward(work, n, inv, above, below, equal):  # type: ignore[no-untyped-def]
+    """Factorise and solve L u = w y for all lanes.
+
+    The system is divided by lam. A row of `work` holds y, z (replaced by u), the first subdiagonal of L, and
+    1 / d of each lane; the second subdiagonal of L equals 1 / d because the outer band of D D' is 1.
+    """
+    for t in range(n):
+        i = _U(t + 2) * _ROW
+        j = i - _ROW
+        h = j - _ROW
+        ends = t == 0 or t == n - 1
+        a = 1.0 if ends else (5.0 if (t == 1 or t == n - 2) else 6.0)
+        b = -2.0 if (t == 0 or t == n - 2) else -4.0
+        b_before = -2.0 if (t == 1 or t == n - 1) else -4.0
+        for lane in range(LANES):
+            k = _U(lane)
+            y = work[i + k]
+            z = work[i + _Z + k]
+            w = equal
+            w = above if y > z else w
+            w = below if y < z else w
+            l1 = work[j + _L1 + k]
+            l2 = work[h + _Q + k]
+            q = 1.0 / (a + w * inv - l1 * (b_before - work[h + _L1 + k]) - l2)
+            work[i + _Q + k] = q
+            work[i + _L1 + k] = (b - l1) * q
+            work[i + _Z + k] = w * inv * y - l1 * work[j + _Z + k] - l2 * work[h + _Z + k]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def _backward(work, n):  # type: ignore[no-untyped-def]
+    """Solve D L' z = u for all lanes, in place."""
+    for t in range(n - 1, -1, -1):
+        i = _U(t + 2) * _ROW
+        j = i + _ROW
+        h = j + _ROW
+        for lane in range(LANES):
+            k = _U(lane)
+            work[i + _Z + k] = (work[i + _Z + k] - work[h + _Z + k]) * work[i + _Q + k] - work[i + _L1 + k] * work[
+                j + _Z + k
+            ]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def _als(rows, lam, p, n_iter):  # type: ignore[no-untyped-def]
+    """Baselines (R, T) of rows (R, T), both float64 and contiguous; `LANES` rows at a time."""
+    n_rows, n = rows.shape
+    out = np.empty((n_rows, n))
+    work = np.zeros((n + 4) * 4 * LANES)
+    inv = 1.0 / lam
+    for first in range(0, n_rows, LANES):
+        used = min(LANES, n_rows - first)
+        for t in range(n):
+            for k in range(LANES):
+                work[(t + 2) * 4 * LANES + k] = rows[min(first + k, n_rows - 1), t]
+        for iteration in range(n_iter):
+            work[: 2 * 4 * LANES] = 0.0
+            work[(n + 2) * 4 * LANES :] = 0.0
+            if iteration == 0:
+                _factor_and_forward(work, n, inv, 1.0, 1.0, 1.0)
+            else:
+                _factor_and_forward(work, n, inv, p, 1.0 - p, 0.0)
+            _backward(work, n)
+        for k in range(used):
+            for t in range(n):
+                out[first + k, t] = work[(t + 2) * 4 * LANES + LANES + k]
+    return out
+
+
+def als_baseline(
+    samples: NDArray[np.floating], lam: float = 1e7, p: float = 0.3, n_iter: int = 5
+) -> NDArray[np.float64]:
+    """Estimate the baseline of each row by asymmetric least squares.
+
+    Args:
+        samples: Signal (..., T), finite. Computed in float64: with lam = 1e7 the system's condition is beyond float32.
+        lam: Smoothness; towards infinity the baseline becomes a weighted straight line.
+        p: Weight of samples above the baseline; those below weigh 1 - p, those equal to it 0.
+        n_iter: Number of solves; the first has unit weights.
+
+    Returns:
+        Baseline (..., T) of the last solve, float64, in the unit of the samples.
+
+    Raises:
+        ValueError: Fewer than 4 samples, or a parameter out of its range.
+    """
+    if not (lam > 0 and np.isfinite(lam)):
+        raise ValueError(f"lam must be positive and finite, got {lam}")
+    if not 0 < p < 1:
+        raise ValueError(f"p must lie between 0 and 1, got {p}")
+    if n_iter < 1:
+        raise ValueError(f"n_iter must be at least 1, got {n_iter}")
+    x = np.asarray(samples)
+    if x.ndim < 1 or x.shape[-1] < 4:
+        raise ValueError(f"the baseline needs at least 4 samples a lead, got shape {x.shape}")
+    rows = np.ascontiguousarray(x.reshape(-1, x.shape[-1]), dtype=np.float64)
+    return _als(rows, float(lam), float(p), int(n_iter)).reshape(x.shape)
