@@ -26,7 +26,10 @@ class TimmEncoder(nn.Module):
         if not timm.is_model(config.name):
             near = ", ".join(timm.list_models(f"*{config.name[:6]}*")[:5]) or "resnet18, resnet50"
             raise ValueError(f"CMR encoder {config.name!r} is no timm model; near names: {near}; or cine_transformer")
-        self.config: dict[str, Any] = {**config.model_dump(), "pretrained": False}  # a rebuilt module gets its own weights
+        self.config: dict[str, Any] = {
+            **config.model_dump(),
+            "pretrained": False,
+        }  # a rebuilt module gets its own weights
         self.in_channels = config.in_channels
         self.backbone = timm.create_model(
             config.name, pretrained=config.pretrained, in_chans=config.in_channels, num_classes=0

@@ -34,7 +34,9 @@ def _fill_from_preset(data: Any, table: dict[str, dict[str, int]], default: str,
 
 def _check_heads(width: int, heads: int, multiple: int = 4) -> None:
     if width % heads:
-        raise ValueError(f"width {width} is not divisible by heads {heads}; choose heads among the divisors of the width")
+        raise ValueError(
+            f"width {width} is not divisible by heads {heads}; choose heads among the divisors of the width"
+        )
     if width % multiple:
         raise ValueError(f"width {width} must be a multiple of {multiple}, which the sin-cos position table needs")
 

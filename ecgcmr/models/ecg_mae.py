@@ -128,9 +128,7 @@ class EcgMae(nn.Module):
         """Build both parts; the decoder's grid follows from the encoder."""
         return cls(EcgViT(encoder), decoder)
 
-    def forward(
-        self, ecg_BLT: Tensor, masking: Masking, generator: torch.Generator | None = None
-    ) -> MaeOutput:
+    def forward(self, ecg_BLT: Tensor, masking: Masking, generator: torch.Generator | None = None) -> MaeOutput:
         """Hide patches, encode the rest, predict all.
 
         Args:

@@ -27,7 +27,9 @@ class PredictionHead(nn.Module):
         super().__init__()
         config = HeadConfig.model_validate(config)
         if config.in_features is None or not config.labels:
-            raise ValueError("HeadConfig.in_features and .labels must be set: the embedding width and at least one label")
+            raise ValueError(
+                "HeadConfig.in_features and .labels must be set: the embedding width and at least one label"
+            )
         self.config: dict[str, Any] = config.model_dump()
         self.label_names = tuple(label.name for label in config.labels)
         n_labels = len(config.labels)

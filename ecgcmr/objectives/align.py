@@ -1,0 +1,145 @@
+"""Alignment of ECG and CMR: a CLIP-style loss over the pairs of the global batch (arXiv 2308.05764, 2103.00020)."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ecgcmr.cohort.batch import Batch
+from ecgcmr.ecg.augmentation import EcgAugment
+from ecgcmr.models.config import ModelConfig, StrictConfig
+from ecgcmr.objectives.base import Objective, ObjectiveOutput
+from ecgcmr.objectives.contrast import excluded_columns, ranks_of_positive, uniformity, unit_rows
+from ecgcmr.objectives.distributed import gather_with_gradient
+from ecgcmr.objectives.facts import DataFacts
+from ecgcmr.objectives.modules import freeze, make_cmr_encoder, make_ecg_encoder, make_projection, masked_mean
+from ecgcmr.objectives.views import Augmentation, cmr_view, ecg_view, make_cmr_augment, the_generator
+
+MAX_LOG_SCALE = math.log(100.0)
+
+
+class ClipAlignConfig(StrictConfig):
+    """CLIP-style alignment.
+
+    Attributes:
+        temperature: Softmax temperature tau, fixed or where learning starts.
+        learn_temperature: Learn log(1 / tau), kept at or below log 100.
+        image_weight: Weight lambda of image-to-ECG; ECG-to-image weighs 1 - lambda.
+        freeze_cmr: Keep the CMR encoder as it was initialised (its projection still learns).
+        freeze_ecg: Likewise for the ECG encoder.
+        ecg_augment: Preset or settings of `ecgcmr.ecg.augmentation`.
+        cmr_augment: Preset or settings of `ecgcmr.cmr.augmentation`.
+    """
+
+    name: Literal["clip_align"] = "clip_align"
+    temperature: float = Field(default=0.1, ge=0.01)
+    learn_temperature: bool = False
+    image_weight: float = Field(default=0.5, ge=0, le=1)
+    freeze_cmr: bool = False
+    freeze_ecg: bool = False
+    ecg_augment: Augmentation = "mmcl"
+    cmr_augment: Augmentation = "reference"
+
+
+def clip_loss(
+    image: Tensor, ecg: Tensor, scale: Tensor, image_weight: float, exclusion: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Symmetric cross entropy of matching pairs, rows image and columns ECG.
+
+    Args:
+        image: CMR projections (B, D) of this process, of length 1.
+        ecg: ECG projections (B, D) of this process, of length 1.
+        scale: 1 / tau, ().
+        image_weight: Weight of image-to-ECG.
+        exclusion: `excluded` (B, G) and `own` (B,) of `excluded_columns`.
+
+    Returns:
+        Loss (B,) of each pair, and the logits (B, G) of image-to-ECG and of ECG-to-image.
+    """
+    excluded, own = exclusion
+    from_image = (scale * image @ gather_with_gradient(ecg).T).masked_fill(excluded, -torch.inf)
+    from_ecg = (scale * ecg @ gather_with_gradient(image).T).masked_fill(excluded, -torch.inf)
+    loss = image_weight * functional.cross_entropy(from_image, own, reduction="none")
+    loss = loss + (1 - image_weight) * functional.cross_entropy(from_ecg, own, reduction="none")
+    return loss, from_image, from_ecg
+
+
+class ClipAlign(Objective):
+    """Loss `clip` of each subject with both modalities; others count neither as pairs nor as negatives."""
+
+    log_scale: Tensor
+
+    def __init__(self, config: ClipAlignConfig, model: ModelConfig, facts: DataFacts) -> None:
+        super().__init__()
+        self.config = config
+        self.ecg_encoder = make_ecg_encoder(model, facts)
+        self.cmr_encoder = make_cmr_encoder(model, facts)
+        self.ecg_projection = make_projection(model, self.ecg_encoder.embed_dim)
+        self.cmr_projection = make_projection(model, self.cmr_encoder.embed_dim)
+        self.ecg_augment = EcgAugment(config.ecg_augment)
+        self.cmr_augment = make_cmr_augment(config.cmr_augment)
+        start = torch.tensor(-math.log(config.temperature))
+        if config.learn_temperature:
+            self.log_scale = nn.Parameter(start)
+        else:
+            self.register_buffer("log_scale", start)
+        self.loss_weights = {"clip": 1.0}
+        self.train()
+
+    def train(self, mode: bool = True) -> ClipAlign:
+        """Set the mode; frozen encoders stay in evaluation mode."""
+        super().train(mode)
+        for encoder in self._frozen():
+            freeze(encoder)
+        return self
+
+    def _frozen(self) -> list[nn.Module]:
+        both = ((self.config.freeze_cmr, self.cmr_encoder), (self.config.freeze_ecg, self.ecg_encoder))
+        return [encoder for frozen, encoder in both if frozen]
+
+    def encoders(self) -> dict[str, nn.Module]:
+        """Export both encoders and both projections."""
+        return {
+            "ecg": self.ecg_encoder,
+            "cmr": self.cmr_encoder,
+            "ecg_projection": self.ecg_projection,
+            "cmr_projection": self.cmr_projection,
+        }
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Keep a learned scale at or below 100."""
+        self.log_scale.clamp_(max=MAX_LOG_SCALE)
+
+    def project(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Give CMR and ECG projections (B, D) of length 1."""
+        n_samples, training = self.ecg_encoder.n_samples, self.training
+        ecg = ecg_view(batch["ecg"], n_samples, self.ecg_augment if training else None, generator)
+        cmr = cmr_view(batch["cmr"], self.cmr_augment if training else None, generator)
+        image = unit_rows(self.cmr_projection(self.cmr_encoder(cmr)))
+        return image, unit_rows(self.ecg_projection(self.ecg_encoder(ecg, generator)))
+
+    def forward(self, batch: Batch, generator: object | None = None) -> ObjectiveOutput:
+        """Compare each subject's CMR with all ECGs of the global batch, and the reverse."""
+        random = the_generator(generator, self.training, batch["ecg"].device)
+        valid = batch["has_ecg"] & batch["has_cmr"]
+        image, ecg = self.project(batch, random)
+        exclusion = excluded_columns(batch["subject"], valid)
+        loss, from_image, from_ecg = clip_loss(image, ecg, self.log_scale.exp(), self.config.image_weight, exclusion)
+        zero = torch.zeros((), dtype=loss.dtype, device=loss.device)
+        metrics = {
+            "temperature": self.log_scale.detach().neg().exp(),
+            "alignment": masked_mean((image - ecg).square().sum(-1), valid),
+            "uniformity_ecg": uniformity(ecg.detach()[valid]),
+            "uniformity_cmr": uniformity(image.detach()[valid]),
+        }
+        for direction, logits in (("cmr_to_ecg", from_image), ("ecg_to_cmr", from_ecg)):
+            place = ranks_of_positive(logits, exclusion[1])
+            for k in (1, 5):
+                metrics[f"{direction}_top{k}"] = masked_mean((place < k).to(loss.dtype), valid)
+        return ObjectiveOutput({"clip": torch.where(valid, loss, zero)}, {"clip": valid}, metrics)

@@ -1,0 +1,92 @@
+"""SimCLR of CMR studies: two augmented views of a study against all other studies (arXiv 2002.05709)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ecgcmr.cohort.batch import Batch
+from ecgcmr.models.config import ModelConfig, StrictConfig
+from ecgcmr.objectives.base import Objective, ObjectiveOutput
+from ecgcmr.objectives.contrast import excluded_columns, ranks_of_positive, uniformity, unit_rows
+from ecgcmr.objectives.distributed import gather_with_gradient
+from ecgcmr.objectives.facts import DataFacts
+from ecgcmr.objectives.modules import make_cmr_encoder, make_projection, masked_mean
+from ecgcmr.objectives.views import Augmentation, cmr_view, make_cmr_augment, the_generator
+
+
+class CmrSimclrConfig(StrictConfig):
+    """SimCLR of CMR studies.
+
+    Attributes:
+        temperature: Softmax temperature tau.
+        cmr_augment: Preset or settings of `ecgcmr.cmr.augmentation` for both views.
+    """
+
+    name: Literal["cmr_simclr"] = "cmr_simclr"
+    temperature: float = Field(default=0.1, gt=0)
+    cmr_augment: Augmentation = "reference"
+
+
+def nt_xent(view_a: Tensor, view_b: Tensor, excluded: Tensor, own: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Normalised temperature-scaled cross entropy over the views of all processes.
+
+    Args:
+        view_a: Projections (B, D) of this process, of length 1.
+        view_b: Projections (B, D) of the other views.
+        excluded: (B, G) columns that are no negatives.
+        own: (B,) column of each row.
+        temperature: Softmax temperature.
+
+    Returns:
+        Loss (B,), the mean of both views' as anchors, and place (B,) of the positive for the first view.
+    """
+    all_a, all_b = gather_with_gradient(view_a), gather_with_gradient(view_b)
+    itself = functional.one_hot(own, excluded.shape[1]).bool()
+    losses, places = [], []
+    for anchor, other, same in ((view_a, all_b, all_a), (view_b, all_a, all_b)):
+        to_other = (anchor @ other.T / temperature).masked_fill(excluded, -torch.inf)
+        to_same = (anchor @ same.T / temperature).masked_fill(excluded | itself, -torch.inf)
+        logits = torch.cat([to_other, to_same], dim=1)
+        losses.append(functional.cross_entropy(logits, own, reduction="none"))
+        places.append(ranks_of_positive(logits, own))
+    return (losses[0] + losses[1]) / 2, places[0]
+
+
+class CmrSimclr(Objective):
+    """Loss `nt_xent` of each study; in evaluation too the two views are augmented, from a fixed seed."""
+
+    def __init__(self, config: CmrSimclrConfig, model: ModelConfig, facts: DataFacts) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = make_cmr_encoder(model, facts)
+        self.projection = make_projection(model, self.encoder.embed_dim)
+        self.augment = make_cmr_augment(config.cmr_augment)
+        self.loss_weights = {"nt_xent": 1.0}
+
+    def encoders(self) -> dict[str, nn.Module]:
+        """Export encoder and projection."""
+        return {"cmr": self.encoder, "cmr_projection": self.projection}
+
+    def forward(self, batch: Batch, generator: object | None = None) -> ObjectiveOutput:
+        """Compare two augmented views of each study with those of all others."""
+        random = the_generator(generator, self.training, batch["cmr"].device)
+        valid = batch["has_cmr"]
+        views = [cmr_view(batch["cmr"], self.augment, random) for _ in range(2)]
+        # One pass over both views, so that BatchNorm sees them together on every number of processes.
+        projected = unit_rows(self.projection(self.encoder(torch.cat(views))))
+        view_a, view_b = projected.chunk(2)
+        excluded, own = excluded_columns(batch["subject"], valid)
+        loss, place = nt_xent(view_a, view_b, excluded, own, self.config.temperature)
+        zero = torch.zeros((), dtype=loss.dtype, device=loss.device)
+        metrics = {
+            "top1": masked_mean((place < 1).to(loss.dtype), valid),
+            "top5": masked_mean((place < 5).to(loss.dtype), valid),
+            "alignment": masked_mean((view_a - view_b).square().sum(-1), valid),
+            "uniformity": uniformity(view_a.detach()[valid]),
+        }
+        return ObjectiveOutput({"nt_xent": torch.where(valid, loss, zero)}, {"nt_xent": valid}, metrics)
