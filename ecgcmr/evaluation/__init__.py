@@ -1,0 +1,43 @@
+"""Evaluation: predictions tables, metrics, subject bootstrap, probes, retrieval, calibration, audit, results.
+
+Every metric, interval, calibration and audit reads one table (see `predictions`) and nothing else. Names below are
+imported when they are first used, so that reading results does not import torch or scikit-learn.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "audit": ("audit_groups",),
+    "bootstrap": (
+        "Bootstrapped",
+        "Interval",
+        "SubjectDraws",
+        "bootstrap_metrics",
+        "draw_subjects",
+        "paired_difference",
+    ),
+    "calibration": ("Calibration", "calibrate_binary", "calibrate_regression", "reliability_curve"),
+    "embeddings": ("Embeddings", "embed", "encoder_of"),
+    "label_draws": ("LabelDraw", "draw_labels"),
+    "metrics": ("METRICS", "Metric", "choose_threshold", "compute", "metrics_for"),
+    "predictions": ("check_predictions", "make_predictions", "read_predictions", "write_predictions"),
+    "probes": ("LogisticProbe", "RidgeProbe"),
+    "results": ("ROW_KEYS", "make_row", "read_results", "write_results"),
+    "retrieval": ("Retrieval", "retrieve", "retrieve_both_ways"),
+    "scores": ("ArmKey", "Score", "difference", "rows", "score_predictions"),
+}
+_WHERE = {name: module for module, names in _PUBLIC.items() for name in names}
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])
