@@ -45,8 +45,8 @@ def build_module(config: Mapping[str, Any]) -> nn.Module:
 def load_pretrained(module: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     """Load weights of the same architecture, whose pooling or input length may differ.
 
-    The position table of an `EcgViT` is interpolated to its input length. Pooling layers that the weights lack keep their
-    fresh values, those that the module lacks are left out. Anything else that does not fit is an error.
+    The position table of an `EcgViT` is interpolated to its input length. Pooling layers that the weights lack keep
+    their fresh values, those that the module lacks are left out. Anything else that does not fit is an error.
 
     Args:
         module: The module to fill.

@@ -8,6 +8,7 @@ place between base and apex. Both codes are functions, not tables, so that other
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class FrameEncoder(nn.Module):
         super().__init__()
         channels = [1, stem, 2 * stem, 4 * stem, width]
         layers: list[nn.Module] = []
-        for c_in, c_out in zip(channels[:-1], channels[1:], strict=True):
+        for c_in, c_out in pairwise(channels):
             layers += [
                 nn.Conv2d(c_in, c_out, 3, stride=2, padding=1, bias=False),
                 nn.GroupNorm(8, c_out),

@@ -31,10 +31,11 @@ class TimmEncoder(nn.Module):
             "pretrained": False,
         }  # a rebuilt module gets its own weights
         self.in_channels = config.in_channels
-        self.backbone = timm.create_model(
+        backbone: Any = timm.create_model(
             config.name, pretrained=config.pretrained, in_chans=config.in_channels, num_classes=0
         )
-        self.embed_dim = int(self.backbone.num_features)
+        self.embed_dim = int(backbone.num_features)
+        self.backbone = backbone
         self._format = torch.channels_last if config.channels_last else torch.contiguous_format
         self.backbone.to(memory_format=self._format)
 

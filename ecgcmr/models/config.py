@@ -140,7 +140,7 @@ class CmrEncoderConfig(StrictConfig):
 
 
 class ProjectionConfig(StrictConfig):
-    """The projection head of either modality: Linear, ReLU, Linear (the reference: 2048 hidden, 128 out, no BatchNorm)."""
+    """The projection head of either modality: Linear, ReLU, Linear (reference: 2048 hidden, 128 out, no BatchNorm)."""
 
     kind: Literal["projection_head"] = "projection_head"
     in_features: int | None = Field(default=None, gt=0)

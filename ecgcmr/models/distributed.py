@@ -1,7 +1,7 @@
 """Collectives that keep the gradient: what P processes compute with batch B is what one computes with P*B.
 
 A gather without gradient gives the right loss and, on P processes, 1/P of the gradient: only a gradient test tells.
-Without an initialised process group everything here is the identity of a world of one.
+Without an initialized process group everything here is the identity of a world of one.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from ecgcmr.models.positions import sincos_table
 
 
 class Masking(NamedTuple):
-    """Which patches are hidden: `keep` (B, N_keep) token numbers, `restore` (B, N), `mask` (B, N), 0 keep, 1 removed."""
+    """Hidden patches: `keep` (B, N_keep) token numbers, `restore` (B, N), `mask` (B, N), 0 keep, 1 removed."""
 
     keep: Tensor
     restore: Tensor

@@ -69,7 +69,7 @@ class EcgViT(nn.Module):
         self.train_path("pooled")
 
     def train_path(self, path: str) -> EcgViT:
-        """Let only those output layers train that a path uses: "pooled" (`forward`) or "tokens" (norm on all tokens)."""
+        """Let only the output layers train that a path uses: "pooled" (`forward`) or "tokens" (norm on all)."""
         pooled = path == "pooled"
         self.norm.requires_grad_(not pooled or self.pool == "cls")
         for name in ("fc_norm", "attention_pool"):
@@ -107,7 +107,7 @@ class EcgViT(nn.Module):
         return self.attention_pool(tokens) if self.pool == "attention" else mean_pool(tokens)
 
     def forward(self, ecg_BLT: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Embed an ECG, (B, L, T) to (B, D): the pooled tokens, normalised once."""
+        """Embed an ECG, (B, L, T) to (B, D): the pooled tokens, normalized once."""
         pooled = self.pooled(self.forward_tokens(ecg_BLT, generator))
         return self.norm(pooled) if self.pool == "cls" else self.fc_norm(pooled)
 

@@ -14,9 +14,9 @@ from ecgcmr.models.config import HeadConfig
 class PredictionHead(nn.Module):
     """Maps an embedding to one output for each label.
 
-    `forward` gives raw outputs: the standardised value of a regression label, the logit of a binary one. `predict` gives
-    original units and probabilities; mean and standard deviation of the training targets are buffers, so that they
-    travel with the weights.
+    `forward` gives raw outputs: the standardized value of a regression label, the logit of a binary one. `predict`
+    gives original units and probabilities; mean and standard deviation of the training targets are buffers, so that
+    they travel with the weights.
     """
 
     mean: Tensor
@@ -40,6 +40,7 @@ class PredictionHead(nn.Module):
                 nn.Linear(config.in_features, config.hidden), nn.GELU(), nn.Linear(config.hidden, n_labels)
             )
         last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
         nn.init.trunc_normal_(last.weight, std=0.01)
         nn.init.zeros_(last.bias)
         self.register_buffer("mean", torch.zeros(n_labels))

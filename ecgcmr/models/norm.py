@@ -1,4 +1,4 @@
-"""Batch normalisation over the batches of all processes, on any backend (torch's SyncBatchNorm needs a GPU)."""
+"""Batch normalization over the batches of all processes, on any backend (torch's SyncBatchNorm needs a GPU)."""
 
 from __future__ import annotations
 
@@ -39,6 +39,9 @@ class _GatheredBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _update_running(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+        assert self.num_batches_tracked is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
         self.num_batches_tracked.add_(1)
         momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         unbiased = var * (count / (count - 1).clamp(min=1))

@@ -30,7 +30,7 @@ class ClipAlignConfig(StrictConfig):
         temperature: Softmax temperature tau, fixed or where learning starts.
         learn_temperature: Learn log(1 / tau), kept at or below log 100.
         image_weight: Weight lambda of image-to-ECG; ECG-to-image weighs 1 - lambda.
-        freeze_cmr: Keep the CMR encoder as it was initialised (its projection still learns).
+        freeze_cmr: Keep the CMR encoder as it was initialized (its projection still learns).
         freeze_ecg: Likewise for the ECG encoder.
         ecg_augment: Preset or settings of `ecgcmr.ecg.augmentation`.
         cmr_augment: Preset or settings of `ecgcmr.cmr.augmentation`.

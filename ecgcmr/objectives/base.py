@@ -29,18 +29,21 @@ class ObjectiveOutput:
 class Objective(nn.Module):
     """Base of all objectives: `forward(batch, generator)` gives per-sample losses.
 
-    The total loss is the sum over names of weight times the mean over valid samples *of all processes*; it is taken in the
-    training loop. It must be `forward` because DistributedDataParallel synchronises gradients only around it.
+    The total loss is the sum over names of weight times the mean over valid samples *of all processes*; it is taken in
+    the training loop. It must be `forward` because DistributedDataParallel synchronizes gradients only around it.
     """
 
     loss_weights: Mapping[str, float]
 
     def forward(self, batch: Batch, generator: object | None = None) -> ObjectiveOutput:
-        """Compute the losses of one batch; `generator` (torch.Generator on the batch's device) drives all randomness."""
+        """Compute the losses of one batch; `generator` (torch.Generator on its device) drives all randomness."""
         raise TypeError(f"{type(self).__name__} must define forward(batch, generator)")
 
     def encoders(self) -> dict[str, nn.Module]:
-        """Name the parts that are exported as weights: keys among `ecg`, `cmr`, `ecg_projection`, `cmr_projection`, `head`."""
+        """Name the parts that are exported as weights.
+
+        Keys among `ecg`, `cmr`, `ecg_projection`, `cmr_projection`, `head`, `ecg_decoder`.
+        """
         raise TypeError(f"{type(self).__name__} must define encoders()")
 
     def after_step(self) -> None:

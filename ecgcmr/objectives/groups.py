@@ -20,8 +20,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Group the trainable parameters of an objective.
 
-    The rate of an encoder's layer is lr * layer_decay^(distance from the encoder's end) (arXiv 2106.08254); parts outside
-    an encoder (heads, projections, decoder) keep lr.
+    The rate of an encoder's layer is lr * layer_decay^(distance from the encoder's end) (arXiv 2106.08254); parts
+    outside an encoder (heads, projections, decoder) keep lr.
 
     Args:
         objective: Any module; encoders are found within it.
@@ -72,7 +72,7 @@ def _layers(encoder: EcgViT | CineTransformer | TimmEncoder) -> dict[str, int]:
         layers = group_parameters(encoder.backbone, matcher, reverse=True)
         return {f"backbone.{name}": int(layer) for name, layer in layers.items()}
     depth = len(encoder.blocks)
-    out = {}
+    out: dict[str, int] = {}
     for name, _ in encoder.named_parameters():
         parts = name.split(".")
         if parts[0] == "blocks":

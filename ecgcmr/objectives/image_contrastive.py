@@ -33,7 +33,7 @@ class CmrSimclrConfig(StrictConfig):
 
 
 def nt_xent(view_a: Tensor, view_b: Tensor, excluded: Tensor, own: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Normalised temperature-scaled cross entropy over the views of all processes.
+    """Normalized temperature-scaled cross entropy over the views of all processes.
 
     Args:
         view_a: Projections (B, D) of this process, of length 1.

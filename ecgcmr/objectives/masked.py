@@ -29,7 +29,7 @@ class MaskedEcgConfig(StrictConfig):
         mask_ratio: Share of patches that are hidden.
         ncc_weight: Weight w of 1 - NCC; the squared error weighs 1 - w.
         masked_only: Take both terms over hidden patches only; the reference takes them over all.
-        norm_pix: Predict patches that are standardised one by one.
+        norm_pix: Predict patches that are standardized one by one.
         legacy_len_keep: Round the number of visible patches down as the reference does (59 of 300 at .8).
         legacy_ncc: "Centre" the prediction by its variance, as the code that trained the released weights did.
         decoder: Sizes of the decoder.
@@ -48,13 +48,13 @@ class MaskedEcgConfig(StrictConfig):
 
 
 def normalize_patches(patches: Tensor) -> Tensor:
-    """Standardise each patch (B, N, P) by its own mean and unbiased variance."""
+    """Standardize each patch (B, N, P) by its own mean and unbiased variance."""
     var, mean = torch.var_mean(patches, dim=-1, keepdim=True)
     return (patches - mean) / (var + _PIXEL_EPS).sqrt()
 
 
 def cross_correlation(target: Tensor, prediction: Tensor, weight: Tensor | None = None, legacy: bool = False) -> Tensor:
-    """Normalised cross-correlation of each lead over time, with unbiased variances.
+    """Normalized cross-correlation of each lead over time, with unbiased variances.
 
     Args:
         target: (B, L, T).

@@ -35,9 +35,9 @@ def build_objective(config: ObjectiveConfig, model: ModelConfig, facts: DataFact
         facts: Shapes and label statistics of the training data.
 
     Returns:
-        The objective with freshly initialised modules (torch's global generator decides the initial weights).
+        The objective with freshly initialized modules (torch's global generator decides the initial weights).
 
     Raises:
         ValueError: If the configuration and the facts contradict each other.
     """
-    return OBJECTIVES[config.name](config, model, facts)  # type: ignore[call-arg]
+    return OBJECTIVES[config.name](config, model, facts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -25,7 +25,7 @@ class SupervisedConfig(StrictConfig):
 
     Attributes:
         modality: Which encoder is trained.
-        regression_loss: Loss of standardised phenotypes.
+        regression_loss: Loss of standardized phenotypes.
         huber_delta: Where the Huber loss turns linear, in standard deviations.
         regression_weight: Weight of all phenotypes together.
         binary_weight: Weight of all diagnoses together.
@@ -83,8 +83,8 @@ class Supervised(Objective):
     def __init__(self, config: SupervisedConfig, model: ModelConfig, facts: DataFacts) -> None:
         super().__init__()
         self.config = config
-        make = make_ecg_encoder if config.modality == "ecg" else make_cmr_encoder
-        self.encoder = make(model, facts)
+        # Any, because the two modalities' encoders share no type that has both `n_samples` and `embed_dim`.
+        self.encoder: Any = (make_ecg_encoder if config.modality == "ecg" else make_cmr_encoder)(model, facts)
         self.head = make_head(model, self.encoder.embed_dim, facts)
         self.ecg_augment = EcgAugment(config.ecg_augment)
         self.cmr_augment = make_cmr_augment(config.cmr_augment)
@@ -124,7 +124,7 @@ class Supervised(Objective):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Tensor:
-        """Predict (B, K) in the labels' units, probabilities for diagnoses; the objective must be in evaluation mode."""
+        """Predict (B, K) in the labels' units, or probabilities; the objective must be in evaluation mode."""
         if self.training:
             raise ValueError("predict needs evaluation mode; call objective.eval() first")
         return self.head.predict(self.embed(batch, the_generator(None, False, batch["ecg"].device)))
