@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from ecgcmr.cmr.warp import gray, warp_jitter
+from ecgcmr.cmr.warp import follow_contrast, warp_jitter
 
 CROP_ATTEMPTS = 10
 PIVOT_SIZE = 24  # side of the small copy on which the contrast pivot is followed
@@ -169,14 +168,8 @@ class CmrAugment:
         strength = factor.gather(1, operation)
         blends = torch.stack((strength, (operation == 2) * (1.0 - strength), torch.zeros_like(strength)), dim=2)
         if 1 in active:
-            pivot = _small_rotated(image_BCHW, rotation_B33)
-            for place in range(len(active)):
-                a, b = (blends[:, place, k, None, None, None] for k in (0, 1))
-                shade = gray(pivot)
-                middle = (operation[:, place] == 1) * (1.0 - strength[:, place]) * shade.mean(dim=(1, 2, 3))
-                blends[:, place, 2] = middle
-                pivot = (a * pivot + b * shade + middle[:, None, None, None]).clamp_(0.0, 1.0)
-        return blends.contiguous()
+            follow_contrast(_small_rotated(image_BCHW, rotation_B33), blends, operation == 1)
+        return blends
 
 
 def rotation_matrix(draws: Tensor, config: CmrAugmentConfig, shape: tuple[int, int]) -> Tensor:
@@ -225,11 +218,11 @@ def crop_matrix(draws: Tensor, config: CmrAugmentConfig, shape: tuple[int, int],
 
 def _small_rotated(image_BCHW: Tensor, rotation_B33: Tensor) -> Tensor:
     """Copy (B, C, PIVOT_SIZE, PIVOT_SIZE) on the CPU of the rotated frame, whose mean stands for the frame's."""
-    source = image_BCHW.float() / 255.0 if image_BCHW.dtype == torch.uint8 else image_BCHW.float()
-    height, width = source.shape[2:]
-    small = functional.adaptive_avg_pool2d(source, PIVOT_SIZE).cpu()
+    height, width = image_BCHW.shape[2:]
+    stride = max(1, min(height, width) // PIVOT_SIZE)
+    small = image_BCHW[:, :, stride // 2 :: stride, stride // 2 :: stride].cpu()
+    pick = torch.tensor([[stride, 0.0, stride // 2], [0.0, stride, stride // 2], [0.0, 0.0, 1.0]])
     across, down = width / PIVOT_SIZE, height / PIVOT_SIZE
-    enlarge = torch.tensor([[across, 0.0, 0.5 * across - 0.5], [0.0, down, 0.5 * down - 0.5], [0.0, 0.0, 1.0]])
-    matrix = torch.linalg.inv(enlarge) @ rotation_B33 @ enlarge
-    nothing = torch.zeros(len(source), 0, 3)
-    return warp_jitter(small, matrix[:, :2].contiguous(), nothing, PIVOT_SIZE)
+    spread = torch.tensor([[across, 0.0, 0.5 * across - 0.5], [0.0, down, 0.5 * down - 0.5], [0.0, 0.0, 1.0]])
+    matrix = torch.linalg.inv(pick) @ rotation_B33 @ spread
+    return warp_jitter(small, matrix[:, :2].contiguous(), torch.zeros(len(small), 0, 3), PIVOT_SIZE)

@@ -163,7 +163,8 @@ def _block_mean(pixels_SFHW: NDArray[np.generic], block: tuple[int, ...]) -> NDA
     for i in range(down):
         for j in range(right):
             total += pixels_SFHW[:, :, i:height:down, j:width:right]
-    return total / np.float32(down * right)
+    total /= np.float32(down * right)
+    return total
 
 
 def _temporal_std(frames_SFHW: NDArray[np.float32]) -> NDArray[np.floating]:

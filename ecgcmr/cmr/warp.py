@@ -77,6 +77,17 @@ def gray(image_BCHW: Tensor) -> Tensor:
     return (image_BCHW * weight[:, None, None]).sum(dim=1, keepdim=True)
 
 
+def follow_contrast(small_BCHW: Tensor, jitter_BJ3: Tensor, contrast_BJ: Tensor) -> None:
+    """Fill in the constant of the contrast blends: (1 - a) times the mean gray that the image has at that place.
+
+    Args:
+        small_BCHW: float32 copies of the images on the CPU; used up.
+        jitter_BJ3: Blends (B, J, 3) on the CPU, changed in place.
+        contrast_BJ: bool (B, J): which blends are contrast.
+    """
+    _follow_contrast(small_BCHW.numpy(), jitter_BJ3.numpy(), contrast_BJ.numpy())
+
+
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
 def _warp_jitter_cpu(
     source: np.ndarray, matrix: np.ndarray, jitter: np.ndarray, out: np.ndarray, scale: np.float32
@@ -165,3 +176,23 @@ def _blend_any(image_CHW: np.ndarray, blend: np.ndarray, add: np.ndarray) -> Non
             row = image_CHW[k, i]
             for j in range(row.shape[0]):
                 row[j] = min(max(a * row[j] + add[j], zero), one)
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST)
+def _follow_contrast(small: np.ndarray, jitter: np.ndarray, contrast: np.ndarray) -> None:
+    scratch = np.empty(small.shape[3], dtype=np.float32)
+    channels = small.shape[1]
+    for n in range(small.shape[0]):
+        for k in range(jitter.shape[1]):
+            if contrast[n, k]:
+                mean = np.float32(0.0)
+                for c in range(channels):
+                    weight = np.float32(1.0) / np.float32(channels)
+                    if channels == 3:
+                        weight = np.float32(GRAY[c])
+                    mean += weight * small[n, c].mean()
+                jitter[n, k, 2] = (np.float32(1.0) - jitter[n, k, 0]) * mean
+            if channels == 3:
+                _blend_three(small[n], jitter[n, k])
+            else:
+                _blend_any(small[n], jitter[n, k], scratch)
