@@ -1,0 +1,124 @@
+"""WFDB headers, read without the dates.
+
+The wfdb package refuses a whole record for a date it cannot parse (`05-May-2020`, as in the PhysioNet Challenge of
+2021). A date is of no use to us and better never read, so the header is parsed here: record line up to the number of
+samples, and the signal lines. Grammar: https://physionet.org/physiotools/wag/header-5.htm
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_RATE_HZ = 250.0
+DEFAULT_GAIN = 200.0
+
+_SPECIFICATION = re.compile(r"^(?P<format>\d+)(?:x(?P<frame>\d+))?(?::(?P<skew>\d+))?(?:\+(?P<offset>\d+))?$")
+_GAIN = re.compile(r"^(?P<gain>[-+]?\d*\.?\d*(?:[eE][-+]?\d+)?)(?:\((?P<baseline>[-+]?\d+)\))?(?:/(?P<unit>\S+))?$")
+
+
+@dataclass(frozen=True)
+class WfdbSignal:
+    """One signal line of a header.
+
+    Attributes:
+        file_name: Name of the data file, relative to the header.
+        format: Storage format, such as `16` or `212`.
+        per_frame: Samples of this signal in each frame.
+        skew: Samples by which the signal lags.
+        offset: Bytes before the first sample.
+        gain: Digital units per physical unit.
+        baseline: Digital value of zero.
+        unit: Physical unit as written, or None.
+        name: Lead name as written.
+    """
+
+    file_name: str
+    format: str
+    per_frame: int
+    skew: int
+    offset: int
+    gain: float
+    baseline: int
+    unit: str | None
+    name: str
+
+
+@dataclass(frozen=True)
+class WfdbHeader:
+    """What a header says about the samples; never the date, the time or the comments."""
+
+    path: Path
+    record: str
+    rate_hz: float
+    n_samples: int | None
+    signals: tuple[WfdbSignal, ...]
+
+    def sanitised_text(self, record: str, signal_lines: tuple[str, ...]) -> str:
+        """Return a header for the same samples that any parser takes: no date, no time, no comments."""
+        length = "" if self.n_samples is None else f" {self.n_samples}"
+        return "\n".join([f"{record} {len(self.signals)} {self.rate_hz:.10g}{length}", *signal_lines, ""])
+
+
+def read_header(path: Path) -> tuple[WfdbHeader, tuple[str, ...]]:
+    """Parse a header file.
+
+    Returns:
+        The header, and its signal lines as written.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A line cannot be understood (the line is named by number), or the record has several segments.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no WFDB header {path}")
+    text = path.read_text(encoding="ascii", errors="ignore")
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    if not lines:
+        raise ValueError(f"WFDB header {path} is empty")
+    number, fields = lines[0][0], lines[0][1].split()
+    try:
+        if "/" in fields[0]:
+            raise ValueError("records of several segments are not supported; export each segment as a record")
+        n_signals = int(fields[1])
+        rate = float(re.split(r"[/(]", fields[2])[0]) if len(fields) > 2 else DEFAULT_RATE_HZ
+        n_samples = int(fields[3]) if len(fields) > 3 and int(fields[3]) > 0 else None
+    except (IndexError, ValueError) as error:
+        raise ValueError(f"WFDB header {path}, line {number}: cannot read the record line ({error})") from error
+    if not rate > 0:
+        raise ValueError(f"WFDB header {path}, line {number}: sampling rate {rate:g} Hz must be positive")
+    if n_signals < 1 or len(lines) - 1 < n_signals:
+        raise ValueError(f"WFDB header {path} announces {n_signals} signals but describes {len(lines) - 1}")
+    used = lines[1 : 1 + n_signals]
+    signals = tuple(_signal(path, number, line) for number, line in used)
+    return WfdbHeader(path, fields[0], rate, n_samples, signals), tuple(line for _, line in used)
+
+
+def _signal(path: Path, number: int, line: str) -> WfdbSignal:
+    """Parse `file format[xframe][:skew][+offset] [gain[(baseline)][/unit] [resolution [zero [...]]]] [name]`."""
+    fields = line.split(maxsplit=8)
+    specification = _SPECIFICATION.match(fields[1]) if len(fields) > 1 else None
+    gain = _GAIN.match(fields[2]) if len(fields) > 2 else None
+    if specification is None or (len(fields) > 2 and gain is None):
+        raise ValueError(f"WFDB header {path}, line {number}: cannot read the signal line {line!r}")
+    try:
+        zero = int(fields[4]) if len(fields) > 4 else 0
+        written = gain.group("gain") if gain else ""
+        value = float(written) if written else 0.0
+    except ValueError as error:
+        raise ValueError(f"WFDB header {path}, line {number}: {error}") from error
+    baseline = gain.group("baseline") if gain else None
+    return WfdbSignal(
+        file_name=fields[0],
+        format=specification.group("format"),
+        per_frame=int(specification.group("frame") or 1),
+        skew=int(specification.group("skew") or 0),
+        offset=int(specification.group("offset") or 0),
+        gain=value if value != 0 else DEFAULT_GAIN,
+        baseline=int(baseline) if baseline is not None else zero,
+        # the format's manual: a missing unit means mV, which is a guess that we leave to the caller
+        unit=gain.group("unit") if gain else None,
+        name=fields[8].strip() if len(fields) > 8 else "",
+    )
