@@ -1,0 +1,32 @@
+"""From files to batches: the cohort on disk (schema, store, ingest, splits, ledger) and what trainers take from it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Cohort": "store",
+    "CohortWriter": "writer",
+    "Split": "splits",
+    "make_split": "splits",
+    "open_split": "splits",
+    "simulate_cohort": "simulate",
+    "ingest": "ingest",
+    "IngestOptions": "ingest_plan",
+    "validate_cohort": "validate",
+    "summarize": "info",
+    "PairedDataset": "dataset",
+    "LabelStatistics": "labels",
+    "DatasetOptions": "dataset",
+    "BatchSampler": "sampler",
+    "epoch_order": "sampler",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import the home of a public name when it is asked for: opening a cohort must not wait for torch."""
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names: {', '.join(__all__)}")

@@ -1,0 +1,271 @@
+"""PairedDataset: ECG and CMR of the same subjects as batches, from memory-mapped prepared arrays."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from ecgcmr.cohort.batch import Batch
+from ecgcmr.cohort.cache import PreparedArray, first_reasons, prepared
+from ecgcmr.cohort.labels import LabelStatistics, check_label_names, item_labels, label_statistics
+from ecgcmr.cohort.prepare import cmr_builder, ecg_builder
+from ecgcmr.cohort.store import Cohort
+
+if TYPE_CHECKING:
+    from ecgcmr.cmr.preprocessing import CmrPipeline
+    from ecgcmr.ecg.preprocessing import EcgPipeline
+
+logger = logging.getLogger(__name__)
+
+REQUIRE = ("any", "ecg", "cmr", "both")
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """An item of the chosen subjects that a pipeline refused."""
+
+    kind: str  # "ecg" or "cmr"
+    row: int  # row of recordings or studies
+    subject: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """Choices that few callers change.
+
+    Attributes:
+        require: Which modalities an item must have: "any", "ecg", "cmr" or "both".
+        view: View of the CMR studies.
+        group: Column of subjects.parquet that becomes `Batch["group"]` (codes of its sorted values); None gives zeros.
+        ecg_dtype: Type of the cached ECG: "float16" (relative error 5e-4) or "float32".
+        cache_dir: Where to cache instead of <cohort>/cache, for instance for a read-only cohort.
+    """
+
+    require: str = "any"
+    view: str = "sax"
+    group: str | None = None
+    ecg_dtype: str = "float16"
+    cache_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.require not in REQUIRE:
+            raise ValueError(f"require must be one of {REQUIRE}, got {self.require!r}")
+        if self.ecg_dtype not in ("float16", "float32"):
+            raise ValueError(f"ecg_dtype must be 'float16' or 'float32', got {self.ecg_dtype!r}")
+
+
+class PairedDataset:
+    """Items of some subjects: every recording, paired with the subject's first study of the view.
+
+    Without an ECG pipeline (or for subjects without a recording) the items are the subjects' first studies. A modality
+    without a pipeline is a (1, 1) or (1, 1, 1) zero array and `has_*` is False, so every batch has every key.
+    Items are sorted by subject, then by recording.
+
+    Args:
+        cohort: The cohort.
+        subjects: Subjects to take, for instance `split.train`; their order does not matter.
+        ecg_pipeline: Prepares the ECG, or None.
+        cmr_pipeline: Prepares the CMR, or None.
+        labels: Names of label columns, in the order of `Batch["labels"]`.
+        options: Further choices.
+
+    Attributes:
+        subjects: Subject of each item (n,).
+        label_names: The labels (K,).
+        recording_rows: Row in `cohort.recordings` of each item (n,), -1 without.
+        study_rows: Row in `cohort.studies` of each item (n,), -1 without.
+        dropped: What the pipelines refused among the items of these subjects.
+
+    Raises:
+        ValueError: No pipeline, an unknown label, subject or group, or nothing left; says why.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        subjects: ArrayLike,
+        ecg_pipeline: EcgPipeline | None = None,
+        cmr_pipeline: CmrPipeline | None = None,
+        labels: Sequence[str] = (),
+        options: DatasetOptions | None = None,
+    ) -> None:
+        if ecg_pipeline is None and cmr_pipeline is None:
+            raise ValueError("PairedDataset needs an ecg_pipeline, a cmr_pipeline, or both")
+        self.cohort = cohort
+        self.options = options or DatasetOptions()
+        self.ecg_pipeline, self.cmr_pipeline = ecg_pipeline, cmr_pipeline
+        self.label_names = tuple(labels)
+        check_label_names(cohort, self.label_names)
+        self._ecg = self._prepare_ecg() if ecg_pipeline is not None else None
+        self._cmr = self._prepare_cmr() if cmr_pipeline is not None else None
+        self._take(np.unique(np.asarray(subjects, dtype=np.int64)))
+
+    def _prepare_ecg(self) -> PreparedArray:
+        pipeline, dtype = self.ecg_pipeline, self.options.ecg_dtype
+        assert pipeline is not None
+        about = {"kind": "ecg", "pipeline": pipeline.to_dict()}
+        spec = (len(self.cohort.recordings), dtype)
+        key = f"ecg-{pipeline.fingerprint()[:16]}-{dtype}"
+        return prepared(self.cohort, key, about, ecg_builder(self.cohort, pipeline), spec, self.options.cache_dir)
+
+    def _prepare_cmr(self) -> PreparedArray:
+        pipeline, view = self.cmr_pipeline, self.options.view
+        assert pipeline is not None
+        about = {"kind": "cmr", "view": view, "pipeline": pipeline.to_dict()}
+        spec = (len(self.cohort.studies), "uint8")
+        key = f"cmr-{view}-{pipeline.fingerprint()[:16]}"
+        builder = cmr_builder(self.cohort, pipeline, view)
+        return prepared(self.cohort, key, about, builder, spec, self.options.cache_dir)
+
+    def _take(self, wanted: NDArray[np.int64]) -> None:
+        """Choose the items of the wanted subjects."""
+        strangers = np.setdiff1d(wanted, self.cohort.subjects["subject"].to_numpy())
+        if len(strangers):
+            raise ValueError(f"{self.cohort.path}: there is no subject {int(strangers[0])} in this cohort")
+        self.dropped: list[Dropped] = []
+        recordings = self._usable("ecg", self.cohort.recordings, self._ecg, wanted)
+        studies = self._usable("cmr", self.cohort.studies, self._cmr, wanted)
+        first_study = studies.drop_duplicates("subject").set_index("subject")["row"]
+        paired = recordings.assign(study=recordings["subject"].map(first_study).fillna(-1).astype(np.int64))
+        alone = studies.drop_duplicates("subject")
+        alone = alone[~alone["subject"].isin(recordings["subject"])]
+        alone = pd.DataFrame({"subject": alone["subject"], "row": -1, "study": alone["row"]})
+        items = pd.concat([paired, alone]).sort_values(["subject", "row"], kind="stable")
+        has_ecg, has_cmr = (items["row"] >= 0).to_numpy(), (items["study"] >= 0).to_numpy()
+        keep = {"any": has_ecg | has_cmr, "ecg": has_ecg, "cmr": has_cmr, "both": has_ecg & has_cmr}
+        items = items[keep[self.options.require]]
+        if self.dropped:
+            refused = {item.row: item.reason for item in self.dropped}
+            logger.warning("%d items refused by the pipelines: %s", len(self.dropped), first_reasons(refused))
+        if not len(items):
+            why = f"; {self.dropped[0].kind} {self.dropped[0].row}: {self.dropped[0].reason}" if self.dropped else ""
+            raise ValueError(
+                f"{self.cohort.path}: none of the {len(wanted)} subjects has an item that can be used "
+                f"(require={self.options.require!r}, {len(self.dropped)} refused{why})"
+            )
+        self.subjects = items["subject"].to_numpy(dtype=np.int64)
+        self.recording_rows = items["row"].to_numpy(dtype=np.int64)
+        self.study_rows = items["study"].to_numpy(dtype=np.int64)
+        self._subject_tensor = torch.from_numpy(self.subjects)
+        self._group_tensor = torch.from_numpy(self._group_codes())
+        labels = self._item_labels()
+        self._label_mask = torch.from_numpy(~np.isnan(labels))
+        self._labels = torch.from_numpy(np.nan_to_num(labels, nan=0.0).astype(np.float32))
+
+    def _usable(
+        self, kind: str, table: pd.DataFrame, array: PreparedArray | None, wanted: NDArray[np.int64]
+    ) -> pd.DataFrame:
+        """Rows of a table that belong to wanted subjects and were not refused: columns subject, row."""
+        if array is None:
+            return pd.DataFrame({"subject": np.zeros(0, np.int64), "row": np.zeros(0, np.int64)})
+        chosen = table["subject"].isin(wanted).to_numpy()
+        if kind == "cmr":
+            chosen &= (table["view"] == self.options.view).to_numpy()
+        rows = np.flatnonzero(chosen)
+        subjects = table["subject"].to_numpy(dtype=np.int64)
+        for row in rows:
+            if int(row) in array.refused:
+                self.dropped.append(Dropped(kind, int(row), int(subjects[row]), array.refused[int(row)]))
+        rows = rows[~np.isin(rows, np.fromiter(array.refused, dtype=np.int64, count=len(array.refused)))]
+        return pd.DataFrame({"subject": subjects[rows], "row": rows})
+
+    def _group_codes(self) -> NDArray[np.int64]:
+        column = self.options.group
+        if column is None:
+            return np.zeros(len(self.subjects), dtype=np.int64)
+        table = self.cohort.subjects.set_index("subject")
+        if column not in table:
+            raise ValueError(f"{self.cohort.path}: no group column {column!r}; have {list(table.columns)}")
+        codes = pd.Series(pd.factorize(table[column], sort=True)[0], index=table.index)
+        return codes.loc[self.subjects].to_numpy(dtype=np.int64)
+
+    def _item_labels(self) -> NDArray[np.float64]:
+        return item_labels(self.cohort, self.label_names, self.subjects, self.recording_rows)
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self.subjects)
+
+    @property
+    def unique_subjects(self) -> NDArray[np.int64]:
+        """The subjects that have at least one item, sorted."""
+        return np.unique(self.subjects)
+
+    @property
+    def ecg_shape(self) -> tuple[int, ...]:
+        """Shape of one prepared ECG (L, T)."""
+        return tuple(self._ecg.data.shape[1:]) if self._ecg is not None else (1, 1)
+
+    @property
+    def cmr_shape(self) -> tuple[int, ...]:
+        """Shape of one prepared CMR (C, H, W) or (V, F, H, W)."""
+        return tuple(self._cmr.data.shape[1:]) if self._cmr is not None else (1, 1, 1)
+
+    def batch(self, indices: ArrayLike) -> Batch:
+        """Items as tensors; labels in their original units.
+
+        Args:
+            indices: Positions (B,) in 0 ... len - 1.
+        """
+        picked = np.asarray(indices, dtype=np.int64)
+        ecg, has_ecg = _gather(self._ecg, self.recording_rows[picked], self.ecg_shape)
+        cmr, has_cmr = _gather(self._cmr, self.study_rows[picked], self.cmr_shape)
+        chosen = torch.from_numpy(picked)
+        return Batch(
+            ecg=ecg.float(),
+            cmr=cmr.float().div_(255.0),
+            has_ecg=has_ecg,
+            has_cmr=has_cmr,
+            subject=self._subject_tensor[chosen],
+            labels=self._labels[chosen],
+            label_mask=self._label_mask[chosen],
+            group=self._group_tensor[chosen],
+        )
+
+    def subset(self, subjects: ArrayLike) -> PairedDataset:
+        """The same data set with fewer subjects, for label draws; prepared arrays are shared.
+
+        Raises:
+            ValueError: A subject that is not in this data set.
+        """
+        wanted = np.unique(np.asarray(subjects, dtype=np.int64))
+        strangers = np.setdiff1d(wanted, self.subjects)
+        if len(strangers):
+            raise ValueError(f"subset: subject {int(strangers[0])} has no item in this data set")
+        other = object.__new__(PairedDataset)
+        other.__dict__.update(self.__dict__)
+        other._take(wanted)
+        return other
+
+    def label_statistics(self, subjects: ArrayLike | None = None) -> dict[str, LabelStatistics]:
+        """Mean, standard deviation and prevalence of each label over items, NaN left out.
+
+        Args:
+            subjects: Subjects to look at (the training set); all of this data set when None.
+        """
+        chosen = np.ones(len(self), bool) if subjects is None else np.isin(self.subjects, np.asarray(subjects))
+        values = self._item_labels()[chosen]
+        specs = self.cohort.label_specs
+        return {name: label_statistics(specs[name], values[:, k]) for k, name in enumerate(self.label_names)}
+
+
+def _gather(
+    array: PreparedArray | None, rows: NDArray[np.int64], shape: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of a prepared array as a tensor, zeros where the row is -1, and which rows are real."""
+    has = rows >= 0
+    if array is None:
+        return torch.zeros((len(rows), *shape)), torch.zeros(len(rows), dtype=torch.bool)
+    values = array.data[np.maximum(rows, 0)] if len(array.data) else np.zeros((len(rows), *shape), array.data.dtype)
+    if not has.all():
+        values[~has] = 0
+    return torch.from_numpy(np.ascontiguousarray(values)), torch.from_numpy(has)

@@ -1,0 +1,97 @@
+"""The ledger: every item that was seen, and why it was dropped when it was."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+
+class Reason(StrEnum):
+    """Why an item was dropped; the value is what stands in the table."""
+
+    UNREADABLE = "unreadable"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    TRUNCATED = "truncated"
+    EMPTY = "empty"
+    MISSING_LEADS = "missing_leads"
+    NAN_LEAD = "nan_lead"
+    NOT_FINITE = "not_finite"
+    IMPLAUSIBLE_AMPLITUDE = "implausible_amplitude"
+    TOO_SHORT = "too_short"
+    NO_SUBJECT = "no_subject"
+    NOT_CINE = "not_cine"
+    MISSING_FRAME = "missing_frame"
+    BAD_GEOMETRY = "bad_geometry"
+
+
+EXPLANATIONS: dict[Reason, str] = {
+    Reason.UNREADABLE: "the reader could not make sense of the file",
+    Reason.UNSUPPORTED_FORMAT: "no reader for this format yet",
+    Reason.TRUNCATED: "the file is shorter than its header says",
+    Reason.EMPTY: "the file holds no signal or no image",
+    Reason.MISSING_LEADS: "the twelve leads are neither there nor derivable",
+    Reason.NAN_LEAD: "a lead holds no sample at all",
+    Reason.NOT_FINITE: "infinite values",
+    Reason.IMPLAUSIBLE_AMPLITUDE: "the typical deflection is not that of an ECG in mV: probably another unit",
+    Reason.TOO_SHORT: "shorter than one second",
+    Reason.NO_SUBJECT: "the labels table does not say whose item this is",
+    Reason.NOT_CINE: "an image series without frames over time",
+    Reason.MISSING_FRAME: "a cine series lacks a frame",
+    Reason.BAD_GEOMETRY: "spacing, orientation or size of the images do not fit together",
+}
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One item.
+
+    Attributes:
+        item: File relative to the ingested root (and the row within an array file); never an identifier.
+        kind: "ecg" or "cmr".
+        status: "kept" or "dropped".
+        reason: A `Reason`, or "" when kept.
+        detail: What exactly was found.
+        row: Row in recordings or studies; -1 when dropped.
+    """
+
+    item: str
+    kind: str
+    status: str
+    reason: str = ""
+    detail: str = ""
+    row: int = -1
+
+
+def dropped_by_reason(rows: Iterable[Any], kind: str | None = None) -> dict[str, int]:
+    """Count dropped rows by reason, most frequent first; rows are mappings with the ledger's columns."""
+    counts = Counter(str(row["reason"]) for row in rows if row["status"] == "dropped" and kind in (None, row["kind"]))
+    return dict(counts.most_common())
+
+
+_LONG_NUMBER = re.compile(r"\d{7,}")
+
+
+class Redactor:
+    """Makes names safe to store: paths become relative, runs of seven or more digits become `<1>`, `<2>`, ...
+
+    Participant and accession numbers have seven digits or more in practice. A hash of so short a number could be
+    inverted by trying all of them, so distinct numbers are counted in the order of their first appearance instead.
+    """
+
+    def __init__(self, roots: Iterable[Path]) -> None:
+        self._roots = sorted({str(root) for root in roots} | {str(root.resolve()) for root in roots}, key=len)[::-1]
+        self._numbers: dict[str, int] = {}
+
+    def __call__(self, text: str) -> str:
+        """Redact a name or a message."""
+        for root in self._roots:
+            text = text.replace(root + "/", "").replace(root, ".")
+        return _LONG_NUMBER.sub(self._replace, text)
+
+    def _replace(self, match: re.Match[str]) -> str:
+        return f"<{self._numbers.setdefault(match.group(), len(self._numbers) + 1)}>"

@@ -1,0 +1,79 @@
+"""Parquet tables of a cohort: fixed column types, the same bytes for the same rows, hashes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecgcmr.cohort.schema import TABLES
+
+_ARROW = {
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "string": pa.string(),
+    "list<float64>": pa.list_(pa.float64()),
+}
+
+
+def to_table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows -> Arrow table; fixed columns first and typed, further columns in the order of first appearance.
+
+    Args:
+        name: Table name, a key of `TABLES`.
+        rows: One mapping for each row; an absent value becomes null (NaN).
+    """
+    fixed = TABLES[name]
+    extra = [column for column in dict.fromkeys(key for row in rows for key in row) if column not in fixed]
+    columns: dict[str, pa.Array] = {}
+    for column, kind in fixed.items():
+        columns[column] = pa.array([row.get(column) for row in rows], type=_ARROW[kind])
+    for column in extra:
+        columns[column] = _infer([row.get(column) for row in rows])
+    return pa.table(columns)
+
+
+def _infer(values: list[Any]) -> pa.Array:
+    """An Arrow array of text, whole numbers, numbers or lists; mixed number types become float64."""
+    seen = {type(value) for value in values if value is not None}
+    if seen <= {bool}:
+        return pa.array([None if value is None else float(value) for value in values], type=pa.float64())
+    if seen == {int} and None not in values:
+        return pa.array(values, type=pa.int64())
+    if seen <= {int, float, bool}:
+        return pa.array([None if value is None else float(value) for value in values], type=pa.float64())
+    if seen == {list}:
+        return pa.array(values, type=pa.list_(pa.float64()))
+    return pa.array([None if value is None else str(value) for value in values], type=pa.string())
+
+
+def write_table(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write rows as parquet and return the sha256 of the file."""
+    pq.write_table(to_table(name, rows), path, compression="zstd")
+    return sha256(path)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a parquet table.
+
+    Raises:
+        FileNotFoundError: The file is absent.
+        ValueError: The file is no parquet table.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; run `ecgcmr cohort validate {path.parent}`")
+    try:
+        return pq.read_table(path, use_threads=False).to_pandas()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not a readable parquet table ({error})") from error
+
+
+def sha256(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
