@@ -93,7 +93,8 @@ def epicardial_length(heart: Heart) -> float:
     return heart.lv_length_mm + heart.apex_wall_mm
 
 
-def _profile(depth: Array, equator: float, semi_axis: float) -> Array:
+def profile(depth: Array, equator: float, semi_axis: float) -> Array:
+    """Radius over the equatorial radius of an ellipsoid at `depth` [mm]; 0 beyond its apex."""
     return np.sqrt(np.maximum(1.0 - ((depth - equator) / semi_axis) ** 2, 0.0))
 
 
@@ -108,8 +109,8 @@ def lv_radii(heart: Heart, depth_mm: Array, phi: Array) -> tuple[Array, Array]:
     depth, angle = np.broadcast_arrays(np.asarray(depth_mm, dtype=np.float64), np.asarray(phi, dtype=np.float64))
     equator = EQUATOR_FRACTION * heart.lv_length_mm
     wall = segment_weights(depth / heart.lv_length_mm, angle) @ heart.wall_mm
-    endo = heart.lv_radius_mm * _profile(depth, equator, heart.lv_length_mm - equator)
-    epi = (heart.lv_radius_mm + wall) * _profile(depth, equator, epicardial_length(heart) - equator)
+    endo = heart.lv_radius_mm * profile(depth, equator, heart.lv_length_mm - equator)
+    epi = (heart.lv_radius_mm + wall) * profile(depth, equator, epicardial_length(heart) - equator)
     return endo, epi
 
 

@@ -10,6 +10,7 @@ Frames of reference
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from enum import IntEnum
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,21 @@ TERRITORIES: dict[str, tuple[int, ...]] = {
 }
 # Apex direction of a typical adult in the torso frame; the scale of one is restored in `orientation`.
 APEX_DIRECTION = (0.70, -0.55, -0.45)
+
+
+class Purpose(IntEnum):
+    """Random streams of a heart: what is drawn for one purpose never moves what is drawn for another."""
+
+    BODY = 1
+    TARGETS = 2
+    SHAPE = 3
+    PLACEMENT = 4
+    CONDITIONS = 5
+    OUTCOMES = 6
+    IMAGE = 7
+    TISSUE = 8
+    RATES = 9
+    ELECTRICS = 100
 
 
 def orientation(apex: Array | tuple[float, float, float] = APEX_DIRECTION, roll_deg: float = 0.0) -> Array:
