@@ -161,5 +161,5 @@ def _refuse(source: str, table: pd.DataFrame, bad: Any, column: str, expected: s
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         key = ", ".join(f"{name} {table[name].iloc[row]}" for name in _KEY)
-        value = table[column].iloc[row]
+        value = table[column].iloc[[row]].tolist()[0]
         raise ValueError(f"{source}: row {row} ({key}): {column} is {value!r}, expected {expected}")

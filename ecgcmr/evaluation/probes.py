@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+from sklearn.model_selection import GroupKFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 Array = NDArray[np.float64]
@@ -155,12 +155,18 @@ class LogisticProbe:
 
     def _choose(self, z: Array, label: NDArray[np.int64], groups: NDArray[np.int64]) -> float:
         """C of the smallest held-out log loss; the strongest penalty when a class has a single subject."""
-        rarest = min(np.unique(groups[label == c]).size for c in (0, 1))
-        if rarest < 2 or np.unique(groups).size < 4:
+        subjects, member = np.unique(groups, return_inverse=True)
+        # A subject is of the positive stratum when any of its rows is: folds are made of subjects, not of rows.
+        stratum = np.zeros(subjects.size, dtype=np.int64)
+        np.maximum.at(stratum, member, label)
+        rarest = int(np.bincount(stratum, minlength=2).min())
+        if rarest < 2:
             return self.candidates[0]
-        folds = StratifiedGroupKFold(min(self.n_folds, rarest), shuffle=True, random_state=0)
+        folds = StratifiedKFold(min(self.n_folds, rarest), shuffle=True, random_state=0)
         loss = np.zeros(len(self.candidates))
-        for train, held in folds.split(z, label, groups):
+        for _, held_subjects in folds.split(stratum[:, None], stratum):
+            held = np.isin(member, held_subjects)
+            train = ~held
             if np.unique(label[train]).size < 2:
                 continue
             for i, (weights, intercept) in enumerate(_logistic(z[train], label[train], self.candidates, 1e-4)):
