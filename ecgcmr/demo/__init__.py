@@ -1,0 +1,1 @@
+"""The whole job at laptop size: simulate, pretrain, align, compare, report."""

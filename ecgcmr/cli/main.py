@@ -1,0 +1,65 @@
+"""The `ecgcmr` command: it gathers the verbs and turns errors that a user can mend into one clear line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ecgcmr import __version__
+from ecgcmr.cli import data
+
+app = typer.Typer(
+    name="ecgcmr",
+    help="Teach an ECG what cardiac MRI sees: simulate or ingest a cohort, pretrain, align, fine-tune, evaluate.\n\n"
+    "Research software, not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data.register(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ecgcmr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the cohort, the runs, results.json and report.html.")] = Path("runs/demo"),
+    preset: Annotated[str, typer.Option(help="quick (a look), standard (about a quarter of an hour) or full (hours).")] = "standard",
+    seed: Annotated[int, typer.Option(help="Seed of the whole demo.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that simulate; 0 takes one for each core.")] = 0,
+) -> None:
+    """Run the whole job on a simulated cohort and write a report. Interrupt it at will: it continues where it stopped."""
+    from ecgcmr.demo.run import run_demo
+
+    run_demo(out, preset, seed=seed, workers=workers, console=Console())
+
+
+def main() -> None:
+    """Entry point: user errors print one message and exit with 2, an interruption exits with 130."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError, FileExistsError, OSError) as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", markup=True, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; the same command continues where it stopped")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
