@@ -1,0 +1,31 @@
+"""Weights folders: save, load, verify, and the model that a user holds.
+
+The names are loaded lazily, because torch should only be imported when weights are.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ecgcmr.hub.expected import verify_weights
+    from ecgcmr.hub.model import LoadedModel, load_model
+    from ecgcmr.hub.weights import Weights, load_weights, save_weights
+
+_WHERE = {
+    "LoadedModel": "model",
+    "Weights": "weights",
+    "load_model": "model",
+    "load_weights": "weights",
+    "save_weights": "weights",
+    "verify_weights": "expected",
+}
+
+__all__ = ["LoadedModel", "Weights", "load_model", "load_weights", "save_weights", "verify_weights"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

@@ -1,0 +1,263 @@
+"""The run file: a typed tree whose every key is known, read from YAML and changed by KEY=VALUE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from ecgcmr.models.config import ModelConfig, StrictConfig
+from ecgcmr.objectives.registry import ObjectiveConfig
+from ecgcmr.training.config_errors import explain
+
+
+class EcgData(StrictConfig):
+    """How ECGs are prepared.
+
+    Attributes:
+        pipeline: Name of an ECG pipeline (`ecgcmr.ecg.preprocessing.named_pipeline`).
+        crop_samples: Input length of the model [samples at the pipeline's rate]: a random window in training, the
+            first samples in evaluation; None takes the whole prepared recording.
+    """
+
+    pipeline: str = "highpass"
+    crop_samples: int | None = Field(default=None, gt=0)
+
+
+class CmrData(StrictConfig):
+    """How cines are prepared; None keeps the value of the named pipeline.
+
+    Attributes:
+        pipeline: Name of a CMR pipeline (`ecgcmr.cmr.preprocessing.named_pipeline`).
+        crop_mm: Side of the square that is cropped around the heart [mm].
+        size: Side of the prepared image [pixels].
+        slices: Number of slices (pipeline "cine").
+        frames: Number of frames (pipeline "cine").
+    """
+
+    pipeline: str = "three_frames"
+    crop_mm: float | None = Field(default=None, gt=0)
+    size: int | None = Field(default=None, gt=0)
+    slices: int | None = Field(default=None, gt=0)
+    frames: int | None = Field(default=None, gt=0)
+
+
+class DataConfig(StrictConfig):
+    """What the run learns from.
+
+    Attributes:
+        cohort: Folder of a cohort.
+        split: Name of one of its splits; training and validation subjects come from there.
+        labels: Names of the labels to learn, in the order of the outputs.
+        train_subjects: How many training subjects to use; None takes all. Smaller draws are nested in larger ones.
+        val_subjects: How many validation subjects to use; None takes all.
+        draw_seed: Which subjects `train_subjects` takes.
+    """
+
+    cohort: str
+    split: str = "default"
+    ecg: EcgData = EcgData()
+    cmr: CmrData = CmrData()
+    labels: tuple[str, ...] = ()
+    train_subjects: int | None = Field(default=None, gt=0)
+    val_subjects: int | None = Field(default=None, gt=0)
+    draw_seed: int = Field(default=0, ge=0)
+
+
+class InitConfig(StrictConfig):
+    """Weights to start from.
+
+    Attributes:
+        ecg: Weights folder that holds the ECG encoder; None starts from random weights.
+        cmr: Weights folder that holds the CMR encoder; None starts from random weights.
+        allow_other_pipeline: Accept weights that were trained on data prepared in another way than this run's.
+        allow_other_split: Accept weights that were trained with another split of the same cohort, whose training
+            subjects may be this run's test subjects.
+    """
+
+    ecg: str | None = None
+    cmr: str | None = None
+    allow_other_pipeline: bool = False
+    allow_other_split: bool = False
+
+
+class OptimConfig(StrictConfig):
+    """The optimizer and its schedule.
+
+    Attributes:
+        name: adamw (decoupled weight decay) or adam (L2 term in the gradient, as the reference's alignment).
+        lr: Learning rate, or the base of the rule.
+        lr_rule: absolute takes `lr` as it is; batch_over_4 is the reference's rule lr * global batch / 4.
+        betas: Moments of Adam.
+        weight_decay: Decay of weight matrices; biases, norms, tokens and position codes are exempt.
+        decay_all: Decay those too (the reference's alignment does).
+        warmup_epochs: Linear warm-up from 0, in epochs; fractions are allowed.
+        min_lr: Where the half-cycle cosine ends.
+        layer_decay: Factor of the learning rate from one layer of an encoder to the one before it.
+        clip_grad: Largest norm of the gradient; None does not clip.
+    """
+
+    name: Literal["adamw", "adam"] = "adamw"
+    lr: float = Field(default=1e-3, gt=0)
+    lr_rule: Literal["absolute", "batch_over_4"] = "absolute"
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(default=0.05, ge=0)
+    decay_all: bool = False
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    min_lr: float = Field(default=0.0, ge=0)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    clip_grad: float | None = Field(default=1.0, gt=0)
+
+
+class TrainConfig(StrictConfig):
+    """The loop.
+
+    Attributes:
+        epochs: Passes over the training subjects.
+        max_steps: Stop after this many optimizer steps, if that comes earlier; the schedule ends there.
+        batch_size: Samples of each process and step.
+        eval_batch_size: Samples of each process in evaluation; None is `batch_size`.
+        processes: Processes that must have started; None accepts what the launcher started.
+        threads: Threads of each process on the CPU; None keeps what torch or the launcher chose.
+        precision: auto (measured on this machine), bf16 or no (float32).
+        log_every: Steps between rows of metrics.jsonl; None writes one row for each epoch.
+        eval_every: Epochs between evaluations on the validation subjects.
+        label_metrics: Compute r and AUROC of the labels at each evaluation, where the objective predicts labels.
+        monitor: Which validation value decides: `loss`, or the name of a metric (`r`, `auroc`, ...).
+        mode: Whether a smaller (min) or larger (max) value is better.
+        patience: Evaluations in a row that may be worse than the best by more than `max_delta`; None never stops.
+        max_delta: That tolerance, in the unit of the value.
+        max_nonfinite: Steps in a row skipped for a loss or gradient that is not finite before the run stops.
+        save_seconds: Least time between two checkpoints [s]; 0 writes one after each evaluation.
+        trackers: Names that accelerate knows (tensorboard, wandb, ...); none by default.
+    """
+
+    epochs: int = Field(default=100, gt=0)
+    max_steps: int | None = Field(default=None, gt=0)
+    batch_size: int = Field(default=64, gt=0)
+    eval_batch_size: int | None = Field(default=None, gt=0)
+    processes: int | None = Field(default=None, gt=0)
+    threads: int | None = Field(default=None, gt=0)
+    precision: Literal["auto", "bf16", "no"] = "auto"
+    log_every: int | None = Field(default=None, gt=0)
+    eval_every: int = Field(default=1, gt=0)
+    label_metrics: bool = True
+    monitor: str = "loss"
+    mode: Literal["min", "max"] = "min"
+    patience: int | None = Field(default=None, ge=0)
+    max_delta: float = Field(default=0.0, ge=0)
+    max_nonfinite: int = Field(default=10, ge=0)
+    save_seconds: float = Field(default=60.0, ge=0)
+    trackers: tuple[str, ...] = ()
+
+
+class RunConfig(StrictConfig):
+    """One run, complete.
+
+    Attributes:
+        name: Name of the run and of the weights that it exports.
+        seed: Decides initial weights, order of samples, augmentations, masks and dropout.
+        out: The run folder; None is `runs/<name>`.
+        license: License of the exported weights; None is MIT for simulated data and "not stated" for any other.
+        data, model, objective, init, optim, train: The parts.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(default=0, ge=0)
+    out: str | None = None
+    license: str | None = None
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig
+    init: InitConfig = InitConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _labels_once(self) -> RunConfig:
+        repeated = sorted({name for name in self.data.labels if self.data.labels.count(name) > 1})
+        if repeated:
+            raise ValueError(f"data.labels names {', '.join(repeated)} more than once")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.out) if self.out else Path("runs") / self.name
+
+    def with_values(self, **dotted: Any) -> RunConfig:
+        """Give a copy with other values: `config.with_values(**{"train.precision": "no"})`; checked like a file."""
+        tree = self.model_dump(mode="json")
+        for key, value in dotted.items():
+            *path, last = key.split(".")
+            node = tree
+            for part in path:
+                node = node[part]
+            node[last] = value
+        return check_config(tree, "with_values()")
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run file and apply KEY=VALUE.
+
+    Args:
+        path: YAML file.
+        overrides: For instance `train.epochs=5`, `data.labels=[lvef,lvm]`, `init.ecg=null`; values are read as YAML.
+
+    Returns:
+        The checked configuration.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not YAML, a key is unknown (the message has the nearest valid name) or a value has
+            the wrong type or range (the message has field, value and what was expected).
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such run file; complete ones are in configs/pretrain and configs/finetune")
+    try:
+        file = OmegaConf.load(path)
+        given = OmegaConf.from_dotlist([_checked_override(text) for text in overrides])
+        merged = OmegaConf.to_container(OmegaConf.merge(file, given), resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path}: cannot be read as a run file: {' '.join(str(error).split())}") from None
+    if not isinstance(merged, dict):
+        raise ValueError(f"{path}: expected keys and values at the top, found {type(merged).__name__}")
+    tree = {str(key): value for key, value in merged.items()}
+    return check_config(tree, str(path), OmegaConf.to_container(given))
+
+
+def check_config(tree: Mapping[str, Any], source: str, overridden: Any = None) -> RunConfig:
+    """Turn plain values into a `RunConfig`.
+
+    Args:
+        tree: Values as read.
+        source: The file, for messages.
+        overridden: The part that came as KEY=VALUE, for messages.
+
+    Raises:
+        ValueError: As `load_config`.
+    """
+    try:
+        return RunConfig.model_validate(dict(tree))
+    except ValidationError as error:
+        raise ValueError(explain(error, RunConfig, tree, source, overridden or {})) from None
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    """Write the resolved configuration as YAML that `load_config` reads back to an equal one."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _checked_override(text: str) -> str:
+    key, separator, _ = text.partition("=")
+    if not separator or not key.strip():
+        raise ValueError(f"{text!r} is not KEY=VALUE, for instance train.epochs=5")
+    return text

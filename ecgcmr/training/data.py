@@ -1,0 +1,150 @@
+"""From a run file to data: pipelines, facts about the training subjects, and the two datasets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from ecgcmr.cmr.preprocessing import CmrPipeline
+from ecgcmr.cmr.preprocessing import named_pipeline as named_cmr_pipeline
+from ecgcmr.cohort.dataset import DatasetOptions, PairedDataset
+from ecgcmr.cohort.splits import Split, open_split
+from ecgcmr.cohort.store import Cohort
+from ecgcmr.ecg.preprocessing import EcgPipeline
+from ecgcmr.ecg.preprocessing import named_pipeline as named_ecg_pipeline
+from ecgcmr.objectives.facts import DataFacts, LabelFact
+from ecgcmr.training.config import CmrData, DataConfig
+from ecgcmr.training.loop import Feeds
+from ecgcmr.training.randomness import derive_seed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened cohort with the pipelines of a run.
+
+    Attributes:
+        cohort: The cohort.
+        split: Its split, checked to be disjoint.
+        ecg_pipeline: Prepares ECGs.
+        cmr_pipeline: Prepares cines.
+    """
+
+    cohort: Cohort
+    split: Split
+    ecg_pipeline: EcgPipeline
+    cmr_pipeline: CmrPipeline
+
+
+def open_source(config: DataConfig) -> Source:
+    """Open what a run file names.
+
+    Raises:
+        FileNotFoundError: If there is no such cohort or split.
+        ValueError: If a pipeline is unknown, the crop is longer than the recording, or parts of the split overlap.
+    """
+    ecg_pipeline = named_ecg_pipeline(config.ecg.pipeline)
+    crop = config.ecg.crop_samples
+    if crop is not None and crop > ecg_pipeline.n_samples:
+        raise ValueError(
+            f"data.ecg.crop_samples is {crop}, but {ecg_pipeline.name!r} gives {ecg_pipeline.n_samples} samples"
+        )
+    cohort = Cohort.open(config.cohort)
+    return Source(cohort, open_split(cohort, config.split), ecg_pipeline, _cmr_pipeline(config.cmr))
+
+
+def check_labels(source: Source, config: DataConfig) -> None:
+    """Refuse labels that the cohort does not have or that no objective learns.
+
+    Raises:
+        ValueError: The message names the label and what there is.
+    """
+    specs = source.cohort.label_specs
+    for name in config.labels:
+        if name not in specs:
+            raise ValueError(f"data.labels: {source.cohort.path} has no label {name!r}; it has {', '.join(specs)}")
+        if specs[name].kind not in ("regression", "binary"):
+            raise ValueError(
+                f"data.labels: {name!r} is of kind {specs[name].kind!r}; regression and binary labels can be learned"
+            )
+
+
+def find_facts(source: Source, config: DataConfig, labeled: PairedDataset | None = None) -> DataFacts:
+    """Give shapes from the pipelines and label statistics from the training items that the run uses.
+
+    Args:
+        source: The opened cohort.
+        config: With the crop.
+        labeled: The training data with its labels; None for a run that learns none.
+
+    Raises:
+        ValueError: If a label is never observed or constant; the message names it.
+    """
+    return DataFacts(
+        ecg_samples=config.ecg.crop_samples or source.ecg_pipeline.n_samples,
+        ecg_rate_hz=source.ecg_pipeline.rate_hz,
+        cmr_shape=source.cmr_pipeline.shape,
+        labels=_label_facts(labeled) if labeled is not None else (),
+    )
+
+
+def open_feeds(source: Source, config: DataConfig, modalities: Collection[str]) -> Feeds:
+    """Open training and validation data with what the objective reads.
+
+    Args:
+        source: The opened cohort.
+        config: Labels and limits.
+        modalities: "ecg", "cmr" or both; items without them are left out, what is not named is not prepared.
+    """
+    train = _dataset(source, config, "train", modalities)
+    val = _dataset(source, config, "val", modalities) if len(source.split.val) else None
+    log.info(
+        "%d training and %d validation items of %s",
+        len(train),
+        len(val) if val else 0,
+        " and ".join(sorted(modalities)),
+    )
+    if val is None:
+        log.warning("split %r has no validation subjects: the last weights are kept, not the best", config.split)
+    return Feeds(train, val)
+
+
+def _dataset(source: Source, config: DataConfig, part: str, modalities: Collection[str]) -> PairedDataset:
+    require = "both" if len(modalities) > 1 else next(iter(modalities))
+    dataset = PairedDataset(
+        source.cohort,
+        source.split.part(part),
+        source.ecg_pipeline if "ecg" in modalities else None,
+        source.cmr_pipeline if "cmr" in modalities else None,
+        config.labels,
+        DatasetOptions(require=require),
+    )
+    limit = config.train_subjects if part == "train" else config.val_subjects
+    if limit is None:
+        return dataset
+    subjects = dataset.unique_subjects
+    if limit > len(subjects):
+        raise ValueError(f"data.{part}_subjects is {limit}, but {len(subjects)} {part} subjects can be used")
+    draw = np.random.default_rng(derive_seed(config.draw_seed, f"{part} subjects"))
+    return dataset.subset(draw.permutation(subjects)[:limit])
+
+
+def _cmr_pipeline(config: CmrData) -> CmrPipeline:
+    given = {key: value for key, value in config.model_dump().items() if key != "pipeline" and value is not None}
+    return named_cmr_pipeline(config.pipeline, **given)
+
+
+def _label_facts(dataset: PairedDataset) -> tuple[LabelFact, ...]:
+    facts = []
+    for name, found in dataset.label_statistics().items():
+        if not found.n:
+            raise ValueError(f"data.labels: {name!r} is missing in all {len(dataset)} training items; leave it out")
+        if found.kind == "binary":
+            facts.append(LabelFact(name, "binary", found.unit, prevalence=found.mean))
+        else:
+            facts.append(LabelFact(name, "regression", found.unit, found.mean, found.std))
+    return tuple(facts)

@@ -1,0 +1,89 @@
+"""Processes of a run: start accelerate, assert how many there are, and reduce what all must agree on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor
+
+from ecgcmr.models.distributed import sum_over_processes
+
+log = logging.getLogger(__name__)
+
+TWO_PROCESSES = "accelerate launch --config_file configs/accelerate/cpu_2.yaml"
+
+
+def start_accelerator(precision: str, trackers: tuple[str, ...], folder: Path) -> Accelerator:
+    """Start accelerate for one run; several runs may follow each other in one process.
+
+    Args:
+        precision: "bf16" or "no".
+        trackers: Names for `log_with`.
+        folder: Where trackers that write files put them.
+    """
+    AcceleratorState._reset_state()  # it refuses another precision than that of the run before
+    # All processes hold the same buffers (gathered batch statistics): sending them at each step only costs time.
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    return Accelerator(
+        mixed_precision=precision,
+        log_with=list(trackers) or None,
+        project_dir=str(folder) if trackers else None,
+        kwargs_handlers=[ddp],
+    )
+
+
+def check_processes(asked: int | None, started: int, environment: Mapping[str, str] | None = None) -> None:
+    """Refuse a run that has not as many processes as were asked for.
+
+    `accelerate launch --cpu --num_processes 2` starts one plain process (accelerate 1.15): such a run would train, at
+    half the batch, and nobody would notice.
+
+    Args:
+        asked: `train.processes`; None if the run file does not say.
+        started: World size.
+        environment: Environment variables, for tests.
+
+    Raises:
+        ValueError: If the numbers differ.
+    """
+    environment = os.environ if environment is None else environment
+    if asked is not None and asked != started:
+        raise ValueError(
+            f"train.processes is {asked}, but {started} {'process has' if started == 1 else 'processes have'} started; "
+            f"on the CPU launch with: {TWO_PROCESSES} (set num_processes in that file), "
+            "or remove train.processes to accept any number"
+        )
+    # accelerate sets an address for several processes and then, in this case, starts one that was never told its rank.
+    one_of_many = "ACCELERATE_MIXED_PRECISION" in environment and "MASTER_PORT" in environment
+    if started == 1 and one_of_many and "WORLD_SIZE" not in environment:
+        raise ValueError(
+            "accelerate was asked for several processes but started one plain process: --cpu --num_processes needs a "
+            f"configuration with distributed_type MULTI_CPU; launch with: {TWO_PROCESSES}"
+        )
+
+
+def agree(values: Tensor) -> list[float]:
+    """Sum a small vector over all processes and give plain numbers.
+
+    Args:
+        values: (N,) float64, alike in meaning on every process.
+
+    Returns:
+        N sums, equal on every process.
+    """
+    numbers: list[float] = sum_over_processes(values).tolist()
+    return numbers
+
+
+def close_accelerator(accelerator: Accelerator) -> None:
+    """End the trackers and forget the run, so that another one with other settings may follow in this process."""
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    accelerator.free_memory()
+    AcceleratorState._reset_state()

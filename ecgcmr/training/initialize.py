@@ -1,0 +1,77 @@
+"""Start encoders from the weights of an earlier stage, and refuse those that do not belong to this run."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ecgcmr.hub.weights import Weights, load_weights
+from ecgcmr.models.build import load_pretrained
+from ecgcmr.objectives.base import Objective
+from ecgcmr.training.config import InitConfig
+from ecgcmr.training.data import Source
+
+log = logging.getLogger(__name__)
+
+
+def load_initial(objective: Objective, config: InitConfig, source: Source) -> None:
+    """Load `init.ecg` and `init.cmr` into the encoders of the objective.
+
+    Raises:
+        ValueError: If the objective has no such encoder, the weights have none, they do not fit, or they were trained
+            on data that was prepared or split in another way.
+    """
+    for name, folder in (("ecg", config.ecg), ("cmr", config.cmr)):
+        if folder is None:
+            continue
+        parts = objective.encoders()
+        if name not in parts:
+            raise ValueError(f"init.{name} is set, but this objective trains {', '.join(parts)}; remove it")
+        weights = load_weights(folder)
+        if name not in weights.modules:
+            raise ValueError(f"init.{name}: {weights.folder} holds {', '.join(weights.modules)}, no {name!r}")
+        _check_pipeline(name, weights, config, source)
+        _check_split(name, weights, config, source)
+        try:
+            fresh = load_pretrained(parts[name], weights.modules[name].state_dict())
+        except ValueError as error:
+            raise ValueError(
+                f"init.{name}: {weights.folder}: {error}; model.{name} of the run file must describe the module that "
+                f"was saved: {weights.config['modules'][name]}"
+            ) from None
+        log.info("%s encoder starts from %s", name, weights.config["name"])
+        if fresh:
+            log.info("%s encoder: not in the weights and freshly initialized: %s", name, ", ".join(fresh))
+
+
+def data_identity(source: Source) -> dict[str, Any]:
+    """Give what tells two trainings on one cohort apart: its name and the hash of the split."""
+    file = f"splits/{source.split.name}.json"
+    return {
+        "cohort": source.cohort.schema.name,
+        "split": source.split.name,
+        "split_sha256": str(source.cohort.schema.files.get(file, ""))[:16],
+    }
+
+
+def _check_pipeline(name: str, weights: Weights, config: InitConfig, source: Source) -> None:
+    theirs = weights.ecg_pipeline if name == "ecg" else weights.cmr_pipeline
+    ours = source.ecg_pipeline if name == "ecg" else source.cmr_pipeline
+    assert theirs is not None
+    if theirs.fingerprint() != ours.fingerprint() and not config.allow_other_pipeline:
+        raise ValueError(
+            f"init.{name}: {weights.folder} was trained on data prepared by {theirs.name!r} "
+            f"({theirs.fingerprint()[:12]}), this run prepares it by {ours.name!r} ({ours.fingerprint()[:12]}); "
+            f"set data.{name}.pipeline to the same, or init.allow_other_pipeline=true if you mean it"
+        )
+
+
+def _check_split(name: str, weights: Weights, config: InitConfig, source: Source) -> None:
+    ours, theirs = data_identity(source), weights.config["run"]
+    same_cohort = theirs.get("cohort") == ours["cohort"]
+    if same_cohort and theirs.get("split_sha256") != ours["split_sha256"] and not config.allow_other_split:
+        raise ValueError(
+            f"init.{name}: {weights.folder} was trained with another split ({theirs.get('split')!r}) of this cohort "
+            f"than this run ({ours['split']!r}): its training subjects may be test subjects here; use the same split "
+            "in all stages, or init.allow_other_split=true if you know that they are not"
+        )

@@ -1,0 +1,175 @@
+"""pretrain(config) and finetune(config): one run, from the top to the bottom."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from ecgcmr.hub.folder import recover
+from ecgcmr.hub.weights import save_weights
+from ecgcmr.models.norm import convert_batch_norm
+from ecgcmr.objectives.base import Objective
+from ecgcmr.objectives.facts import DataFacts
+from ecgcmr.objectives.registry import build_objective
+from ecgcmr.training.allocator import keep_freed_memory
+from ecgcmr.training.checkpoint import load_checkpoint
+from ecgcmr.training.config import RunConfig, load_config
+from ecgcmr.training.data import Source, check_labels, find_facts, open_feeds, open_source
+from ecgcmr.training.distributed import check_processes, close_accelerator, start_accelerator
+from ecgcmr.training.initialize import load_initial
+from ecgcmr.training.loop import Feeds, Trainer
+from ecgcmr.training.precision import agree_on_precision
+from ecgcmr.training.progress import ProgressCallback, show_progress
+from ecgcmr.training.randomness import derive_seed
+from ecgcmr.training.runfolder import MetricsLog, open_folder, run_log, start_folder, write_json
+from ecgcmr.training.signals import stop_on_signal
+from ecgcmr.training.summary import make_card, summarize
+
+log = logging.getLogger(__name__)
+
+
+def pretrain(config: RunConfig, resume: bool = False, progress: ProgressCallback | bool = False) -> Path:
+    """Run one stage of representation learning: whatever objective the configuration names.
+
+    Args:
+        config: The run.
+        resume: Continue the run in `config.folder` if there is one; a finished run is left as it is.
+        progress: A callback that gets each step, True for a bar in the terminal, False for neither.
+
+    Returns:
+        The run folder, with the exported weights in `weights/`.
+
+    Raises:
+        ValueError, FileNotFoundError: If the configuration, the cohort or the initial weights do not fit together.
+        RunInterrupted: After SIGTERM or Ctrl-C, when the checkpoint is written.
+        OSError: If a checkpoint cannot be written; the one before it is intact.
+    """
+    return _run(config, resume, progress)
+
+
+def finetune(config: RunConfig, resume: bool = False, progress: ProgressCallback | bool = False) -> Path:
+    """Learn labels, usually from an encoder that `init` names; arguments, result and errors as `pretrain`.
+
+    Raises:
+        ValueError: Also if no label is named.
+    """
+    if not config.data.labels:
+        raise ValueError("data.labels is empty: name the labels to learn, for instance data.labels=[lvef,lvm]")
+    return _run(config, resume, progress)
+
+
+def _run(config: RunConfig, resume: bool, progress: ProgressCallback | bool) -> Path:
+    state = PartialState()
+    check_processes(config.train.processes, state.num_processes)
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    keep_freed_memory()
+    continues = open_folder(config, resume)
+    state.wait_for_everyone()
+    if continues and _is_finished(config.folder):
+        log.info("%s is finished; nothing to do", config.folder)
+        return config.folder
+    with run_log(config.folder, state.is_main_process) as run_file:
+        source = open_source(config.data)
+        objective, feeds, facts = _build(config, source)
+        load_initial(objective, config.init, source)
+        if state.num_processes > 1:
+            convert_batch_norm(objective)
+        if continues:
+            precision: str = load_config(config.folder / "config.yaml").train.precision
+        else:
+            precision = agree_on_precision(config.train.precision, objective, state.device)
+        config = config.with_values(**{"train.precision": precision})
+        if state.is_main_process:
+            start_folder(config)
+            run_file.open()
+        _train(config, source, objective, (feeds, facts), (continues, progress if state.is_main_process else False))
+    return config.folder
+
+
+def _build(config: RunConfig, source: Source) -> tuple[Objective, Feeds, DataFacts]:
+    """Build the objective for the data, and open the data that the objective reads."""
+    check_labels(source, config.data)
+    feeds = None
+    if config.data.labels:
+        # The head needs the labels' statistics, so the data comes first; its modality stands in the run file.
+        feeds = open_feeds(source, config.data, {getattr(config.objective, "modality", "ecg")})
+    facts = find_facts(source, config.data, feeds.train if feeds else None)
+    torch.manual_seed(derive_seed(config.seed, "initial weights"))
+    objective = build_objective(config.objective, config.model, facts)
+    if feeds is None:
+        feeds = open_feeds(source, config.data, {"ecg", "cmr"} & set(objective.encoders()))
+    return objective, feeds, facts
+
+
+def _train(
+    config: RunConfig,
+    source: Source,
+    objective: Objective,
+    data: tuple[Feeds, DataFacts],
+    how: tuple[bool, ProgressCallback | bool],
+) -> None:
+    (feeds, facts), (continues, progress) = data, how
+    folder, train = config.folder, config.train
+    accelerator = start_accelerator(train.precision, train.trackers, folder)
+    last, best = folder / "checkpoints" / "last", folder / "checkpoints" / "best"
+    if accelerator.is_main_process:
+        recover(last)
+        recover(best)
+    accelerator.wait_for_everyone()
+    checkpoint = load_checkpoint(last) if continues and last.is_dir() else None
+    metrics = None
+    try:
+        if accelerator.is_main_process:
+            keep = int(checkpoint.meta["metrics_bytes"]) if checkpoint else 0
+            metrics = MetricsLog(folder / "metrics.jsonl", keep)
+        if train.trackers:
+            accelerator.init_trackers(config.name, config={"run": json.dumps(config.model_dump(mode="json"))})
+        with show_progress(progress) as report:
+            trainer = Trainer(config, accelerator, objective, feeds, metrics, report)
+            if checkpoint:
+                trainer.resume(checkpoint, load_checkpoint(best) if best.is_dir() else None)
+            log.info(
+                "%d steps of %d samples; learning rate %.3g",
+                trainer.total_steps,
+                trainer.global_batch,
+                trainer.schedule.lr,
+            )
+            with stop_on_signal() as stop:
+                trainer.fit(stop)
+        if accelerator.is_main_process:
+            _export(trainer, source, facts)
+        accelerator.wait_for_everyone()
+    finally:
+        if metrics is not None:
+            metrics.close()
+        close_accelerator(accelerator)
+
+
+def _export(trainer: Trainer, source: Source, facts: DataFacts) -> None:
+    """Write weights/ from the best weights (the last ones without validation), then summary.json: the run is over."""
+    folder = trainer.config.folder
+    if trainer.best_state is not None:
+        trainer.objective.load_state_dict(trainer.best_state)
+    # An objective may feed its head otherwise than by the plain embedding; whoever loads the head must know.
+    options = {"double_fc_norm": True} if getattr(trainer.config.objective, "double_fc_norm", False) else {}
+    save_weights(
+        folder / "weights",
+        trainer.objective.encoders(),
+        source.ecg_pipeline,
+        source.cmr_pipeline,
+        make_card(trainer, source),
+        options,
+    )
+    summary = summarize(trainer, facts)
+    write_json(folder / "summary.json", summary)
+    log.info("finished in %.1f s (%.0f samples/s): %s", summary["seconds"], summary["samples_per_second"], folder)
+
+
+def _is_finished(folder: Path) -> bool:
+    path = folder / "summary.json"
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("status") == "finished"

@@ -1,0 +1,163 @@
+"""The run folder: config.yaml, metrics.jsonl, summary.json, train.log, checkpoints/, weights/."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
+from pathlib import Path
+from typing import Any
+
+from ecgcmr.training.config import RunConfig, load_config, save_config
+
+MAY_DIFFER = frozenset({"out", "train.processes", "train.threads", "train.save_seconds", "train.trackers"})
+"""What may change when a run is resumed: nothing of it changes the numbers (see `check_same_run` for precision)."""
+
+
+def open_folder(config: RunConfig, resume: bool) -> bool:
+    """Decide whether a run starts or continues.
+
+    Returns:
+        Whether there is something to continue.
+
+    Raises:
+        ValueError: If the folder has a run and `resume` was not asked, or another run than this one.
+    """
+    folder = config.folder
+    before = folder / "config.yaml"
+    if not before.exists():
+        if folder.exists() and any(folder.iterdir()) and not _only_leftovers(folder):
+            raise ValueError(f"{folder} exists and is not a run folder; choose another with out=...")
+        return False
+    if not resume:
+        raise ValueError(f"{folder} holds a run already; continue it with --resume or choose another with out=...")
+    check_same_run(load_config(before), config, before)
+    return True
+
+
+def check_same_run(old: RunConfig, new: RunConfig, where: Path) -> None:
+    """Refuse to resume a run under another configuration.
+
+    Raises:
+        ValueError: The message lists each key that differs, with both values.
+    """
+    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    differing = []
+    for key in sorted({*before, *after} - MAY_DIFFER):
+        resolved = key == "train.precision" and after.get(key) == "auto"
+        if before.get(key) != after.get(key) and not resolved:
+            differing.append(f"{key} was {before.get(key)!r}, now {after.get(key)!r}")
+    if differing:
+        raise ValueError(f"{where}: cannot resume with another configuration: {'; '.join(differing)}")
+
+
+def start_folder(config: RunConfig) -> None:
+    """Make the folder and write the resolved configuration."""
+    config.folder.mkdir(parents=True, exist_ok=True)
+    save_config(config, config.folder / "config.yaml")
+
+
+class MetricsLog:
+    """Rows of metrics.jsonl: no times in it, so that equal runs write equal files."""
+
+    def __init__(self, path: Path, keep_bytes: int = 0) -> None:
+        """Open the file and drop what comes after `keep_bytes` (rows after the checkpoint that is resumed).
+
+        Raises:
+            ValueError: If the file is shorter than the checkpoint says.
+        """
+        size = path.stat().st_size if path.exists() else 0
+        if size < keep_bytes:
+            raise ValueError(
+                f"{path}: has {size} bytes, the checkpoint was written after {keep_bytes}; rows are missing"
+            )
+        self._file = path.open("ab")
+        self._file.truncate(keep_bytes)
+        self._file.seek(keep_bytes)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Write one row; values that are not finite become null."""
+        clean = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
+        self._file.write(json.dumps(clean, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+
+    def sync(self) -> int:
+        """Wait until the disk has all rows; gives the length [bytes]."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_metrics(folder: Path, event: str | None = None) -> list[dict[str, Any]]:
+    """Read the rows of a run, all or of one event ("train", "val")."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if event in (None, row["event"])]
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file under a temporary name and rename it."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+class RunLog:
+    """What `ecgcmr` logs during a run: kept in memory until `open`, so that a refused run leaves no folder behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.handler = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+
+    def open(self) -> None:
+        """Append to train.log from now on, beginning with what was kept."""
+        file = logging.FileHandler(self._folder / "train.log", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self.handler.setTarget(file)
+        self.handler.flush()
+        self.handler.flushLevel = logging.NOTSET
+
+
+@contextmanager
+def run_log(folder: Path, main: bool) -> Iterator[RunLog]:
+    """Collect what `ecgcmr` logs while the run lasts; processes other than the main one write nothing."""
+    log = RunLog(folder)
+    logger = logging.getLogger("ecgcmr")
+    level = logger.level
+    if main:
+        logger.addHandler(log.handler)
+        logger.setLevel(min(level, logging.INFO) if level else logging.INFO)
+    try:
+        yield log
+    except Exception as error:
+        logger.info("%s: %s", type(error).__name__, error)
+        raise
+    finally:
+        logger.removeHandler(log.handler)
+        logger.setLevel(level)
+        target = log.handler.target
+        log.handler.close()
+        if target is not None:
+            target.close()
+
+
+def _only_leftovers(folder: Path) -> bool:
+    """Whether a run was stopped before it wrote its configuration."""
+    return {path.name for path in folder.iterdir()} <= {"train.log", "metrics.jsonl"}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
