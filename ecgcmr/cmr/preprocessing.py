@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -178,7 +179,7 @@ class CmrPipeline:
             return found
         if self.center == "image":
             return 0.5 * (pixels_SFHW.shape[2] - 1), 0.5 * (pixels_SFHW.shape[3] - 1)
-        return selection.motion_center(pixels_SFHW, spacing_mm, radius_mm=0.25 * self.crop_mm)
+        return selection.motion_center(pixels_SFHW, spacing_mm, radius_mm=0.2 * self.crop_mm)
 
     def _choose_frames(self, cine: Cine, center: tuple[float, float]) -> NDArray[np.int64]:
         n, times = cine.pixels.shape[1], cine.frame_times_ms
@@ -202,8 +203,9 @@ class CmrPipeline:
             filters.append(
                 triangle_filter(pixels_SFHW.shape[2 + axis], self.size, middle, self.crop_mm / spacing_mm[axis])
             )
-        (rows, rows_inside), (columns, columns_inside) = filters
-        crop = np.matmul(np.matmul(rows, pixels_SFHW.astype(np.float32)), columns.T)
+        (rows, rows_inside, tall), (columns, columns_inside, wide) = filters
+        window = pixels_SFHW[:, :, tall, wide].astype(np.float32)
+        crop = np.matmul(np.matmul(rows, window), columns.T)
         inside = crop[:, :, rows_inside][:, :, :, columns_inside]
         if inside.size == 0:
             return np.zeros(crop.shape, dtype=np.uint8)
@@ -217,8 +219,8 @@ class CmrPipeline:
 
 def triangle_filter(
     length: int, size: int, center_px: float, extent_px: float
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Matrix (size, length) that resamples a window of one axis, anti-aliased, and which outputs lie in the frame.
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], slice]:
+    """Matrix that resamples a window of one axis, anti-aliased.
 
     Output pixel i averages over a triangle around its center, as wide as the larger of the two pixels: linear
     interpolation when enlarging, area weighting when shrinking. Rows whose center is outside the frame are zero.
@@ -228,13 +230,20 @@ def triangle_filter(
         size: Pixels of the output.
         center_px: Middle of the window as a source pixel index.
         extent_px: Length of the window in source pixels.
+
+    Returns:
+        Matrix (size, n), which outputs lie in the frame (size,), and the n source pixels that the matrix reads.
     """
     step = extent_px / size
+    reach = max(step, 1.0)
     position = center_px + (np.arange(size) + 0.5) * step - 0.5 * extent_px
     inside = (position >= -0.5) & (position <= length - 0.5)
-    distance = np.abs(position[:, None] - np.arange(length)) / max(step, 1.0)
+    first = min(max(math.floor(position[0] - reach), 0), length - 1)
+    last = max(min(math.ceil(position[-1] + reach), length - 1), first)
+    distance = np.abs(position[:, None] - np.arange(first, last + 1)) / reach
     weight = np.maximum(1.0 - distance, 0.0) * inside[:, None]
-    return (weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)).astype(np.float32), inside
+    weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
+    return weight.astype(np.float32), inside, slice(first, last + 1)
 
 
 def lv_area(cine: Cine) -> NDArray[np.float64] | None:

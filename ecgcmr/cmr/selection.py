@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 LATE_START_MS = 150.0  # a first frame later than this after the R wave is not end-diastole
 SYSTOLE = (0.20, 0.55)  # share of the cycle in which end-systole is looked for
 COARSE_MM = 4.0  # pixel of the motion map: finer than any wall motion that matters, coarse enough to be free
+MOVING_CM2, BRIGHTEST_CM2 = 40.0, 5.0  # area of the moving heart, and of its most changing part
 MEAN_SHIFT_STEPS = 6
 
 
@@ -126,18 +127,19 @@ def motion_center(
 ) -> tuple[float, float]:
     """Find the heart by its motion: (row, column) [px] of the temporal-variance centroid of the stack.
 
-    The standard deviation over time, averaged over slices on a grid of about 4 [mm], less its median (noise and still
-    tissue), is followed by mean shift (doi:10.1109/34.1000236) with a Gaussian window of `radius_mm`, which starts
-    at the whole map and shrinks, so that moving vessels and chest wall far away lose their pull. Depends only on
-    pixels and is invariant to gain and offset. The middle of the image is returned when nothing moves.
+    The standard deviation over time is averaged over slices on a grid of about 4 [mm] and reduced by its median
+    (noise and still tissue). It saturates at the level that 40 cm2 exceed, so that LV and RV count by their area and
+    not by how bright their blood is. Its centroid is followed by mean shift (doi:10.1109/34.1000236) with a Gaussian
+    window that starts at the whole map and shrinks to `radius_mm`, so that vessels and chest wall lose their pull.
+    Depends only on pixels and is invariant to gain and offset. The middle of the image when nothing moves.
     """
     height, width = pixels_SFHW.shape[2:]
     block = tuple(max(1, round(COARSE_MM / step)) for step in spacing_mm)
     coarse = _temporal_std(_block_mean(pixels_SFHW, block)).mean(axis=0)
-    weight = np.maximum(coarse - np.median(coarse), 0.0) ** 2
+    cell_cm2 = block[0] * block[1] * spacing_mm[0] * spacing_mm[1] / 100.0
+    weight = _saturate(np.maximum(coarse - np.median(coarse), 0.0), cell_cm2)
     row, column = 0.5 * (height - 1), 0.5 * (width - 1)
-    total = float(weight.sum())
-    if not total > 0.0:
+    if not float(weight.max()) > 0.0:
         return row, column
     rows = np.arange(weight.shape[0]) * block[0] + 0.5 * (block[0] - 1)
     columns = np.arange(weight.shape[1]) * block[1] + 0.5 * (block[1] - 1)
@@ -151,6 +153,17 @@ def motion_center(
             break
         row, column = float(along_rows @ rows) / total, float(along_columns @ columns) / total
     return row, column
+
+
+def _saturate(motion: NDArray[np.floating], cell_cm2: float) -> NDArray[np.floating]:
+    """Square of the motion up to the level that the heart's area exceeds; at least a fifth of the strongest motion."""
+    last = motion.size - 1
+    ranks = [last - min(round(area / cell_cm2), last) for area in (MOVING_CM2, BRIGHTEST_CM2)]
+    ordered = np.partition(motion.ravel(), ranks)
+    level = max(float(ordered[ranks[0]]), 0.2 * float(ordered[ranks[1]]))
+    if not level > 0.0:
+        return (motion > 0).astype(np.float32)
+    return np.minimum(motion / level, 1.0) ** 2
 
 
 def _block_mean(pixels_SFHW: NDArray[np.generic], block: tuple[int, ...]) -> NDArray[np.float32]:

@@ -109,7 +109,7 @@ def _load(path: Path, max_bytes: int) -> tuple[NDArray[np.generic], NDArray[np.f
     if not path.exists():
         raise FileNotFoundError(f"no file at {path}")
     try:
-        image = nibabel.load(path)
+        image: Any = nibabel.load(path)
         size = int(np.prod(image.shape, dtype=np.int64)) * image.get_data_dtype().itemsize
         if size > max_bytes:
             raise ValueError(f"{path}: unpacks to {size} bytes, more than the limit of {max_bytes}; raise max_bytes")
@@ -142,7 +142,7 @@ def _frame_times(
     header: Any, ndim: int, third_axis: str | None, frames: int
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Times (F,) [ms] from pixdim[4], when its unit makes sense for a heart; NaN otherwise."""
-    unknown = np.full(frames, np.nan)
+    unknown = np.full(frames, np.nan, dtype=np.float64)
     if frames == 1:
         return unknown, ()
     step, unit = float(header["pixdim"][4]), header.get_xyzt_units()[1]
@@ -152,7 +152,7 @@ def _frame_times(
     order += [name for name in ("sec", "msec") if name not in order]
     for name in order:
         if FRAME_STEP_MS[0] <= step * UNIT_MS[name] <= FRAME_STEP_MS[1]:
-            times = np.arange(frames) * step * UNIT_MS[name]
+            times = np.arange(frames, dtype=np.float64) * (step * UNIT_MS[name])
             if name == unit:
                 return times, ()
             return times, (f"the header gives a time step of {step:g} {unit}; read as {name}",)
