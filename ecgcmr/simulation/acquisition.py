@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import irfft
 from scipy.signal import butter, sosfilt
 
 from ecgcmr.ecg.leads import LEADS
@@ -81,24 +82,29 @@ def _amplitude(median: float, spread: float, rng: np.random.Generator) -> float:
 
 
 @lru_cache(maxsize=8)
-def _muscle_filter(rate_hz: float) -> Array:
-    return np.asarray(butter(1, [18.0, 110.0], btype="bandpass", fs=rate_hz, output="sos"))
-
-
-@lru_cache(maxsize=8)
 def _device_filter(rate_hz: float, low_hz: float, high_hz: float) -> Array:
     high_pass = butter(1, low_hz, btype="highpass", fs=rate_hz, output="sos")
     low_pass = butter(2, high_hz, btype="lowpass", fs=rate_hz, output="sos")
     return np.concatenate([high_pass, low_pass])
 
 
+@lru_cache(maxsize=8)
+def _muscle_band(n: int, rate_hz: float) -> NDArray[np.float32]:
+    """Amplitude of muscle noise over the frequencies of `rfft`: a band of about 20 to 110 Hz with soft edges."""
+    frequency = np.fft.rfftfreq(n, 1.0 / rate_hz)
+    return (frequency / np.hypot(frequency, 20.0) * 110.0 / np.hypot(frequency, 110.0)).astype(np.float32)
+
+
 def muscle_noise(shape: tuple[int, int], rate_hz: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Band-limited noise (E, T) of RMS 1 whose strength swells slowly, each electrode over its own muscle."""
-    noise = sosfilt(_muscle_filter(rate_hz).astype(np.float32), rng.standard_normal(shape, dtype=np.float32), axis=1)
-    knots = np.exp(0.35 * rng.standard_normal((shape[0], 6)))
-    swell = np.stack([np.interp(np.linspace(0, 5, shape[1]), np.arange(6), row) for row in knots])
-    noise *= swell
-    return noise / np.sqrt((noise**2).mean(axis=1, keepdims=True))
+    rows, n = shape
+    band = _muscle_band(n, rate_hz)
+    parts = rng.standard_normal((rows, 2 * len(band)), dtype=np.float32).view(np.complex64)
+    noise = irfft(parts * band, n)
+    knots = np.exp(0.35 * rng.standard_normal((rows, 6)))
+    swell = np.stack([np.interp(np.linspace(0, 5, n), np.arange(6), row) for row in knots])
+    noise *= swell.astype(np.float32)
+    return np.asarray(noise / np.sqrt((noise**2).mean(axis=1, keepdims=True)))
 
 
 def baseline_wander(n: int, rate_hz: float, rhythm: Rhythm, rng: np.random.Generator) -> Array:

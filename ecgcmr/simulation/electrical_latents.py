@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from ecgcmr.simulation.activation import Conduction
 from ecgcmr.simulation.heart import Heart
 from ecgcmr.simulation.potentials import AtrialDipoles
-from ecgcmr.simulation.torso import draw_placement, place_electrodes
+from ecgcmr.simulation.torso import draw_placement, place_electrodes, skin_axes
 from ecgcmr.simulation.wall import endocardial_sites, septal_sites
 
 Array = NDArray[np.float64]
 
 # Early sites as (angle [degree], depth over epicardial length, delay [ms]), after Durrer et al. 1970: left mid-septum
 # and both paraseptal walls first; the right ventricle some milliseconds later near the anterior papillary muscle.
-_LEFT_SITES = np.array([[190.0, 0.60, 0.0], [100.0, 0.66, 2.0], [285.0, 0.66, 3.0]])
-_RIGHT_SITES = np.array([[150.0, 0.62, 8.0], [215.0, 0.66, 13.0]])
+_LEFT_SITES = np.array([[196.0, 0.69, 0.0], [106.0, 0.76, 2.0], [290.0, 0.75, 3.0]])
+_RIGHT_SITES = np.array([[150.0, 0.62, 14.0], [215.0, 0.66, 19.0]])
 _RIGHT_SEPTUM_SITES = np.array([[170.0, 0.62, 9.0]])
 
 
@@ -42,7 +42,7 @@ class ElectricsDesign:
 
     speed_sd: float = 0.10
     apd_sd_ms: float = 12.0
-    gradient_sd_ms: float = 5.0
+    gradient_sd_ms: float = 3.5
     tissue_sd: float = 0.10
     placement_mm: float = 12.0
     trunk_sd: float = 0.04
@@ -90,9 +90,9 @@ def _draw_conduction(heart: Heart, rng: np.random.Generator, design: ElectricsDe
     left = _LEFT_SITES + jitter[: len(_LEFT_SITES)]
     right = _RIGHT_SITES + jitter[len(_LEFT_SITES) : -1]
     septal = _RIGHT_SEPTUM_SITES + jitter[-1:]
-    muscle = 0.60 * spread[0]  # endocardium without its Purkinje network, m/s
+    muscle = 0.65 * spread[0]  # endocardium without its Purkinje network, m/s
     fibrosis = 0.85 if heart.dcm else 1.0
-    speeds = np.array([1.30 * spread[0], 1.80 * spread[1]]) * fibrosis
+    speeds = np.array([1.00 * spread[0], 1.20 * spread[1]]) * fibrosis
     if heart.lbbb:
         left, speeds[0] = left[:0], muscle * fibrosis
         right[:, 2] -= 8.0
@@ -116,7 +116,7 @@ def _draw_atria(heart: Heart, rng: np.random.Generator) -> AtrialDipoles:
     # behind and to the right of the valve plane, in the torso frame; they follow the position of the heart
     place = heart.position_mm + np.array([[-42.0, -2.0, 8.0], [-14.0, 34.0, 22.0]])
     direction = np.array([[0.42, -0.42, -0.80], [0.80, 0.42, -0.42]]) + rng.normal(0.0, 0.12, size=(2, 3))
-    strength = np.array([right**2, left**2]) * np.exp(rng.normal(0.0, 0.15, size=2)) * np.array([330.0, 300.0])
+    strength = np.array([right**2, left**2]) * np.exp(rng.normal(0.0, 0.15, size=2)) * np.array([110.0, 95.0])
     duration = np.array([72.0 * right, 74.0 * left]) * np.exp(rng.normal(0.0, 0.06, size=2))
     onset = np.array([0.0, 0.42 * duration[0]])
     return AtrialDipoles(place, direction * strength[:, None], onset, duration, heart.pr_ms)
@@ -137,14 +137,14 @@ def draw_electrics(heart: Heart, rng: np.random.Generator, design: ElectricsDesi
     trunk = heart.height_cm / 172.0 * (1.0 + rng.normal(0.0, design.trunk_sd))
     return Electrics(
         conduction=conduction,
-        apd_ms=float(362.0 + (0.0 if heart.sex else 9.0) + rng.normal(0.0, design.apd_sd_ms)),
-        transmural_ms=float(34.0 + rng.normal(0.0, design.gradient_sd_ms)),
+        apd_ms=float(372.0 + (0.0 if heart.sex else 9.0) + rng.normal(0.0, design.apd_sd_ms)),
+        transmural_ms=float(24.0 + rng.normal(0.0, design.gradient_sd_ms)),
         apex_base_ms=float(6.0 + rng.normal(0.0, design.gradient_sd_ms)),
-        coupling=float(np.clip(rng.normal(0.5, 0.1), 0.1, 0.9)),
+        coupling=float(np.clip(rng.normal(0.35, 0.08), 0.05, 0.7)),
         tissue=float(np.exp(rng.normal(0.0, design.tissue_sd))),
         atria=atria,
         fibrillation_moment=float(rng.uniform(12.0, 45.0)) if heart.af else 0.0,
-        electrodes_mm=place_electrodes((heart.torso_a_mm, heart.torso_b_mm), trunk, placement),
+        electrodes_mm=place_electrodes(skin_axes(heart), trunk, placement),
         placement_mm=placement,
         breath_mm=design.breath_mm * float(rng.uniform(0.4, 1.4)),
         breath_deg=design.breath_deg * float(rng.uniform(0.4, 1.4)),

@@ -27,12 +27,12 @@ DURATION_S = 10.0
 
 # Millivolts per unit of the double layer. Calibrated once, so that the median R in lead II of healthy men is 1.0 mV:
 #   python benchmarks/simulate_ecg.py --calibrate --subjects 400 --seed 2024
-GAIN_MV = 24.0
+GAIN_MV = 36.0
 # The thin right wall is trabeculated and its fronts are ragged: its double layer is weaker per area.
-RIGHT_STRENGTH = 0.38
-RIGHT_GRADIENT = 0.80
+RIGHT_STRENGTH = 0.24
+RIGHT_GRADIENT = 1.2
 APICAL_GRADIENT = 0.5
-SEPTAL_GRADIENT = 0.36
+SEPTAL_GRADIENT = 0.50
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def double_layer(activation: Activation, electrics: Electrics) -> DoubleLayer:
     apd_epi = apd_endo - gradient
     # ischemia shortens the subendocardial action potential and lowers its plateau (Janse & Wit, Physiol Rev 1989;69:1049)
     return DoubleLayer(
-        activation.endo_ms, activation.epi_ms, apd_endo - 38.0 * ischemic, apd_epi, 0.18 * ischemic
+        activation.endo_ms, activation.epi_ms, apd_endo - 22.0 * ischemic, apd_epi, 0.06 * ischemic
     )
 
 
@@ -147,6 +147,7 @@ def electrode_potentials(
         rhythm.apd_scale,
         n_samples=n,
         rate_hz=RATE_HZ,
+        split=False,
     ).total
     places = atrial_transfer(electrics)
     if rhythm.fibrillation:

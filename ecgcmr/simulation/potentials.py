@@ -10,6 +10,7 @@ of weighted impulses on the sampling grid; one convolution each gives the potent
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from scipy.fft import irfft, next_fast_len, rfft
 from scipy.sparse import csr_matrix
 
 from ecgcmr.simulation.action_potential import action_potential, step_kernels
+
+LONGEST_BEAT_S = 0.9  # from the onset of activation until the last point is at rest
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,6 @@ def _impulses(
     return np.ascontiguousarray((scatter.T @ weight).T)
 
 
-def _steps(impulses: NDArray[np.float64], kernel: NDArray[np.float64], before: int) -> NDArray[np.float64]:
-    """Step response to impulses (E, n): convolution with the increments of the step, then the running sum."""
-    n = impulses.shape[1]
-    size = next_fast_len(n + len(kernel) - 1, real=True)
-    spread = irfft(rfft(impulses, size) * rfft(kernel, size), size)[:, before : before + n]
-    return np.cumsum(spread, axis=1)
-
-
 @dataclass(frozen=True)
 class VentricularPotentials:
     """Potentials (E, T) by origin; their sum is the ventricular ECG, and the parts give truthful intervals."""
@@ -88,6 +83,7 @@ def ventricular_potentials(
     *,
     n_samples: int,
     rate_hz: float,
+    split: bool = True,
 ) -> VentricularPotentials:
     """Potentials of all beats.
 
@@ -98,33 +94,46 @@ def ventricular_potentials(
         apd_scale: Factor of the action-potential durations (b,).
         n_samples: Samples of the recording, which starts at time 0.
         rate_hz: Sampling rate [Hz].
+        split: Keep depolarization and repolarization apart; otherwise their sum stands in the former (cheaper).
 
     Returns:
         Potentials (E, n_samples), in the unit of `transfer`.
     """
     kernels = step_kernels(rate_hz)
+    # an older beat is over: its steps cancel
+    recent = onset_s > -LONGEST_BEAT_S
+    onset_s, apd_scale = onset_s[recent], apd_scale[recent]
     beats, n = len(onset_s), len(layer.endo_ms)
-    lead_in = max(0.0, -float(onset_s.min())) + kernels.before / rate_hz
-    length = n_samples + round((lead_in + 1.2) * rate_hz)
-    weight = np.broadcast_to(transfer, (beats, *transfer.shape[-2:])).transpose(0, 2, 1)
+    lead_in = round(LONGEST_BEAT_S * rate_hz) + kernels.before
+    length = lead_in + n_samples + kernels.before + 2
+    transfer = transfer[recent] if transfer.ndim == 3 else np.broadcast_to(transfer, (beats, *transfer.shape))
+    weight = transfer.transpose(0, 2, 1)
     both = np.concatenate([weight, -weight], axis=1).reshape(beats * 2 * n, -1)
     faces_ms = np.concatenate([layer.endo_ms, layer.epi_ms])
     apd_ms = np.concatenate([layer.apd_endo_ms, layer.apd_epi_ms])
-    start = (onset_s + lead_in)[:, None]
+    start = (onset_s + lead_in / rate_hz)[:, None]
     up_s = (start + faces_ms * 1e-3).ravel()
     down_s = (start + (faces_ms + apd_ms * apd_scale[:, None]) * 1e-3).ravel()
-    up = _steps(_impulses(up_s, both, length, rate_hz), kernels.up, kernels.before)
-
     kept = np.tile(np.concatenate([1.0 - layer.plateau_loss, np.ones(n)]), beats)
-    down = -_steps(_impulses(down_s, both * kept[:, None], length, rate_hz), kernels.down, kernels.before)
+    size = next_fast_len(length + len(kernels.up), real=True)
+
+    def spread(at_s: NDArray[np.float64], weights: NDArray[np.float64], kernel: NDArray[np.float64]) -> NDArray[Any]:
+        return rfft(_impulses(at_s, weights, length, rate_hz), size) * rfft(kernel, size)
+
+    up, down = spread(up_s, both, kernels.up), -spread(down_s, both * kept[:, None], kernels.down)
     ischemic = np.flatnonzero(layer.plateau_loss > 0.0)
     if len(ischemic):
         lost = (weight[:, ischemic] * layer.plateau_loss[ischemic, None]).reshape(beats * len(ischemic), -1)
-        settle_s = (start + layer.endo_ms[ischemic] * 1e-3).ravel()
-        down -= _steps(_impulses(settle_s, lost, length, rate_hz), kernels.settle, kernels.before)
-    window = slice(round(lead_in * rate_hz), round(lead_in * rate_hz) + n_samples)
-    # running sums leave a rounding residue and, in a medium without net charge, nothing else
-    return VentricularPotentials(up[:, window], down[:, window])
+        down -= spread((start + layer.endo_ms[ischemic] * 1e-3).ravel(), lost, kernels.settle)
+
+    def steps(spectrum: NDArray[Any]) -> NDArray[np.float64]:
+        increments = irfft(spectrum, size)[:, : kernels.before + lead_in + n_samples]
+        return np.cumsum(increments, axis=1)[:, kernels.before + lead_in :]
+
+    if not split:
+        whole = steps(up + down)
+        return VentricularPotentials(whole, np.zeros_like(whole))
+    return VentricularPotentials(steps(up), steps(down))
 
 
 @dataclass(frozen=True)

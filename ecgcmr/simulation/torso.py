@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcmr.simulation.lead_field import ELECTRODES
+from ecgcmr.simulation.heart import Heart
 
 # Angle on the ellipse (0 left side, -90 degrees front, as the eccentric angle) and height for a torso of 160 mm
 # half width. V1 and V2 in the 4th intercostal space at the sternum, V4 in the 5th at the midclavicular line, V6 at the
@@ -17,17 +17,23 @@ from ecgcmr.simulation.lead_field import ELECTRODES
 _PRECORDIAL = {
     "V1": (-98.5, 16.0),
     "V2": (-81.5, 16.0),
-    "V3": (-66.0, -4.0),
-    "V4": (-51.0, -24.0),
+    "V3": (-70.0, -2.0),
+    "V4": (-50.0, -24.0),
     "V5": (-31.0, -26.0),
     "V6": (-8.0, -26.0),
 }
 # Where the limb leads look from, as shares of the half width (x), of the half depth (y) and in mm (z). In the bounded
 # trunk no current leaves through the skin, so the potential of a shoulder or a hip is as large as that of a nearer point
-# of the infinite medium: these points lie at about 0.65 of the way to the roots of the limbs, which restores the usual
+# of the infinite medium: these points lie at about 0.6 of the way to the roots of the limbs, which restores the usual
 # ratio of the limb leads to the chest leads.
-_LIMBS = {"RA": (-0.65, 0.0, 95.0), "LA": (0.65, 0.0, 95.0), "LL": (0.25, -0.1, -130.0)}
-REFERENCE_HALF_WIDTH_MM = 160.0
+_LIMBS = {"RA": (-0.58, 0.0, 95.0), "LA": (0.58, 0.0, 95.0), "LL": (0.25, -0.1, -130.0)}
+USUAL_FAT_MM = 13.0
+
+
+def skin_axes(heart: Heart) -> tuple[float, float]:
+    """Half width and half depth of the skin [mm]: the torso of the heart, plus the fat beyond the usual layer."""
+    extra = heart.fat_mm - USUAL_FAT_MM
+    return heart.torso_a_mm + extra, heart.torso_b_mm + extra
 
 
 def on_torso(
@@ -73,6 +79,3 @@ def draw_placement(scale_mm: float, rng: np.random.Generator) -> NDArray[np.floa
     """
     row = rng.normal(0.0, [0.5, 0.9]) * scale_mm
     return row + rng.normal(0.0, [0.5, 0.5], size=(6, 2)) * scale_mm
-
-
-__all__ = ["ELECTRODES", "REFERENCE_HALF_WIDTH_MM", "draw_placement", "on_torso", "place_electrodes"]

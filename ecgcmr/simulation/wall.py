@@ -12,7 +12,7 @@ from ecgcmr.simulation.geometry import epicardial_length, lv_points, lv_radii, r
 from ecgcmr.simulation.heart import Heart
 
 LV_POINTS = 500
-RV_POINTS = 110
+RV_POINTS = 200
 SEPTUM_MIN_BULGE_MM = 3.0  # nearer to the insertion lines the right cavity is a slit: the wall counts as free wall
 
 
