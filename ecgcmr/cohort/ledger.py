@@ -23,7 +23,9 @@ class Reason(StrEnum):
     NOT_FINITE = "not_finite"
     IMPLAUSIBLE_AMPLITUDE = "implausible_amplitude"
     TOO_SHORT = "too_short"
-    NO_SUBJECT = "no_subject"
+    MISSING_FILE = "missing_file"
+    NO_UNIT = "no_unit"
+    NO_RATE = "no_rate"
     NOT_CINE = "not_cine"
     MISSING_FRAME = "missing_frame"
     BAD_GEOMETRY = "bad_geometry"
@@ -39,7 +41,9 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.NOT_FINITE: "infinite values",
     Reason.IMPLAUSIBLE_AMPLITUDE: "the typical deflection is not that of an ECG in mV: probably another unit",
     Reason.TOO_SHORT: "shorter than one second",
-    Reason.NO_SUBJECT: "the labels table does not say whose item this is",
+    Reason.MISSING_FILE: "a file that belongs to it is not there",
+    Reason.NO_UNIT: "the unit of the voltage is neither stated nor given",
+    Reason.NO_RATE: "the sampling rate is neither stated nor given",
     Reason.NOT_CINE: "an image series without frames over time",
     Reason.MISSING_FRAME: "a cine series lacks a frame",
     Reason.BAD_GEOMETRY: "spacing, orientation or size of the images do not fit together",
@@ -73,7 +77,7 @@ def dropped_by_reason(rows: Iterable[Any], kind: str | None = None) -> dict[str,
     return dict(counts.most_common())
 
 
-_LONG_NUMBER = re.compile(r"\d{7,}")
+LONG_NUMBER = re.compile(r"\d{7,}")
 
 
 class Redactor:
@@ -91,7 +95,7 @@ class Redactor:
         """Redact a name or a message."""
         for root in self._roots:
             text = text.replace(root + "/", "").replace(root, ".")
-        return _LONG_NUMBER.sub(self._replace, text)
+        return LONG_NUMBER.sub(self._replace, text)
 
     def _replace(self, match: re.Match[str]) -> str:
         return f"<{self._numbers.setdefault(match.group(), len(self._numbers) + 1)}>"
