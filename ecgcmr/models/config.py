@@ -127,6 +127,8 @@ class CmrEncoderConfig(StrictConfig):
     Attributes:
         name: A timm model name (resnet10t, resnet18, resnet50, ...) or `cine_transformer`.
         in_channels: Channels of a timm model (slices times frames); None in a run file, set in a built module.
+        timm_args: Further arguments of `timm.create_model`, for instance {"channels": [32, 64, 128, 256]}, which makes
+            a ResNet of half the width.
         channels_last: Memory layout of a timm model's weights and input; faster for convolutions.
         pretrained: Start a timm model from its published weights (needs the network; never in tests).
     """
@@ -134,6 +136,7 @@ class CmrEncoderConfig(StrictConfig):
     kind: Literal["cmr_encoder"] = "cmr_encoder"
     name: str = "resnet50"
     in_channels: int | None = Field(default=None, gt=0)
+    timm_args: dict[str, Any] = Field(default_factory=dict)
     channels_last: bool = True
     pretrained: bool = False
     cine: CineConfig = CineConfig()
