@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
 TRANSMURAL_M_S = 0.5  # speed across the wall: 1 m/s is 1 mm/ms
-NEIGHBORS = 12
+NEIGHBORS = 10
 
 
 @dataclass(frozen=True)

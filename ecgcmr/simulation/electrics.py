@@ -135,13 +135,13 @@ class EcgSimulation:
 
 
 def electrode_potentials(
-    heart: Heart, electrics: Electrics, activation: Activation, rhythm: Rhythm, rng: np.random.Generator
+    electrics: Electrics, layer: DoubleLayer, fields: tuple[Array, Array], rhythm: Rhythm, rng: np.random.Generator
 ) -> Array:
-    """Clean potentials (9, T) [mV] of the electrodes over the whole recording."""
+    """Clean potentials (9, T) [mV] of the electrodes over the whole recording; `fields` come from `transfer`."""
     n = round(DURATION_S * RATE_HZ)
-    mean, swing = transfer(heart, electrics, activation.wall)
+    mean, swing = fields
     ventricles = ventricular_potentials(
-        double_layer(activation, electrics),
+        layer,
         mean + rhythm.breath[:, None, None] * swing,
         rhythm.onset_s,
         rhythm.apd_scale,
@@ -204,9 +204,9 @@ def simulate_ecg(
     rhythm = draw_rhythm(
         heart.heart_rate_bpm, rng, duration_s=DURATION_S, fibrillation=heart.af, variability=variability
     )
-    potentials = electrode_potentials(heart, electrics, activation, rhythm, rng)
-    mean, _ = transfer(heart, electrics, activation.wall)
-    beat = measure_beat(double_layer(activation, electrics), mean, float(rhythm.apd_scale.mean()))
+    layer, fields = double_layer(activation, electrics), transfer(heart, electrics, activation.wall)
+    potentials = electrode_potentials(electrics, layer, fields, rhythm, rng)
+    beat = measure_beat(layer, fields[0], float(rhythm.apd_scale.mean()))
     recording = record(potentials, RATE_HZ, rhythm, rng, acquisition)
     peaks_s = rhythm.onset_s + beat.peak_ms * 1e-3
     inside = (peaks_s >= 0.0) & (peaks_s < DURATION_S)

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
-from scipy.sparse import csr_matrix
 
 from ecgcmr.simulation.action_potential import action_potential, step_kernels
 
+Array = NDArray[np.float64]
 LONGEST_BEAT_S = 0.9  # from the onset of activation until the last point is at rest
 
 
@@ -34,13 +35,13 @@ class DoubleLayer:
         plateau_loss: Share of the plateau that the inner face lost to ischemia (n,).
     """
 
-    endo_ms: NDArray[np.float64]
-    epi_ms: NDArray[np.float64]
-    apd_endo_ms: NDArray[np.float64]
-    apd_epi_ms: NDArray[np.float64]
-    plateau_loss: NDArray[np.float64]
+    endo_ms: Array
+    epi_ms: Array
+    apd_endo_ms: Array
+    apd_epi_ms: Array
+    plateau_loss: Array
 
-    def drive(self, time_ms: NDArray[np.float64], apd_scale: float = 1.0) -> NDArray[np.float64]:
+    def drive(self, time_ms: Array, apd_scale: float = 1.0) -> Array:
         """Difference of the faces (n, T) at times (T,) [ms]: the formula as it stands, slow, for tests and figures."""
         t = time_ms[None, :]
         inner = action_potential(
@@ -49,37 +50,48 @@ class DoubleLayer:
         return inner - action_potential(t - self.epi_ms[:, None], self.apd_epi_ms[:, None] * apd_scale)
 
 
-def _impulses(
-    at_s: NDArray[np.float64], weight: NDArray[np.float64], n_samples: int, rate_hz: float
-) -> NDArray[np.float64]:
-    """Add weighted impulses to the grid, each shared by its two neighboring samples: (k,), (k, E) -> (E, n)."""
-    place = np.clip(at_s * rate_hz, 0.0, n_samples - 1.001)
-    low = place.astype(np.int32)
-    share = place - low
-    index = np.stack([low, low + 1], axis=1).ravel()
-    value = np.stack([1.0 - share, share], axis=1).ravel()
-    scatter = csr_matrix((value, index, np.arange(0, 2 * len(at_s) + 1, 2)), shape=(len(at_s), n_samples))
-    return np.ascontiguousarray((scatter.T @ weight).T)
+@njit(cache=True)
+def _deposit(out_TE, start, faces, weight, share):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Add impulses of all beats to the grid, each shared by its two neighboring samples.
+
+    Args:
+        out_TE: Grid (T, E), changed in place.
+        start: Onset of each beat (b,) [samples].
+        faces: Time after the onset of both faces (b, 2, n) [samples].
+        weight: Transfer of each beat (b, n, E).
+        share: Factor of the impulse of both faces (2, n); the outer face has the opposite sign.
+    """
+    last = out_TE.shape[0] - 2
+    for b in range(start.shape[0]):
+        for face in range(2):
+            for i in range(faces.shape[2]):
+                place = min(max(start[b] + faces[b, face, i], 0.0), last + 0.999)
+                low = int(place)
+                high_share = (place - low) * share[face, i]
+                low_share = share[face, i] - high_share
+                for e in range(out_TE.shape[1]):
+                    out_TE[low, e] += low_share * weight[b, i, e]
+                    out_TE[low + 1, e] += high_share * weight[b, i, e]
 
 
 @dataclass(frozen=True)
 class VentricularPotentials:
     """Potentials (E, T) by origin; their sum is the ventricular ECG, and the parts give truthful intervals."""
 
-    depolarization: NDArray[np.float64]
-    repolarization: NDArray[np.float64]
+    depolarization: Array
+    repolarization: Array
 
     @property
-    def total(self) -> NDArray[np.float64]:
+    def total(self) -> Array:
         """QRS, ST and T together (E, T)."""
         return self.depolarization + self.repolarization
 
 
 def ventricular_potentials(
     layer: DoubleLayer,
-    transfer: NDArray[np.float64],
-    onset_s: NDArray[np.float64],
-    apd_scale: NDArray[np.float64],
+    transfer: Array,
+    onset_s: Array,
+    apd_scale: Array,
     *,
     n_samples: int,
     rate_hz: float,
@@ -102,31 +114,28 @@ def ventricular_potentials(
     kernels = step_kernels(rate_hz)
     # an older beat is over: its steps cancel
     recent = onset_s > -LONGEST_BEAT_S
-    onset_s, apd_scale = onset_s[recent], apd_scale[recent]
-    beats, n = len(onset_s), len(layer.endo_ms)
+    scale = apd_scale[recent, None, None]
     lead_in = round(LONGEST_BEAT_S * rate_hz) + kernels.before
     length = lead_in + n_samples + kernels.before + 2
-    transfer = transfer[recent] if transfer.ndim == 3 else np.broadcast_to(transfer, (beats, *transfer.shape))
-    weight = transfer.transpose(0, 2, 1)
-    both = np.concatenate([weight, -weight], axis=1).reshape(beats * 2 * n, -1)
-    faces_ms = np.concatenate([layer.endo_ms, layer.epi_ms])
-    apd_ms = np.concatenate([layer.apd_endo_ms, layer.apd_epi_ms])
-    start = (onset_s + lead_in / rate_hz)[:, None]
-    up_s = (start + faces_ms * 1e-3).ravel()
-    down_s = (start + (faces_ms + apd_ms * apd_scale[:, None]) * 1e-3).ravel()
-    kept = np.tile(np.concatenate([1.0 - layer.plateau_loss, np.ones(n)]), beats)
+    transfer = transfer[recent] if transfer.ndim == 3 else np.broadcast_to(transfer, (len(scale), *transfer.shape))
+    weight = np.ascontiguousarray(transfer.transpose(0, 2, 1))
+    start = onset_s[recent] * rate_hz + lead_in
+    faces_ms = np.broadcast_to(np.stack([layer.endo_ms, layer.epi_ms]), (len(scale), 2, len(layer.endo_ms)))
+    apd_ms = np.stack([layer.apd_endo_ms, layer.apd_epi_ms])
     size = next_fast_len(length + len(kernels.up), real=True)
 
-    def spread(at_s: NDArray[np.float64], weights: NDArray[np.float64], kernel: NDArray[np.float64]) -> NDArray[Any]:
-        return rfft(_impulses(at_s, weights, length, rate_hz), size) * rfft(kernel, size)
+    def spread(times_ms: Array, share: Array, kernel: Array) -> NDArray[Any]:
+        grid = np.zeros((length, weight.shape[2]))
+        _deposit(grid, start, times_ms * (rate_hz / 1000.0), weight, share)
+        return rfft(np.ascontiguousarray(grid.T), size) * rfft(kernel, size)
 
-    up, down = spread(up_s, both, kernels.up), -spread(down_s, both * kept[:, None], kernels.down)
-    ischemic = np.flatnonzero(layer.plateau_loss > 0.0)
-    if len(ischemic):
-        lost = (weight[:, ischemic] * layer.plateau_loss[ischemic, None]).reshape(beats * len(ischemic), -1)
-        down -= spread((start + layer.endo_ms[ischemic] * 1e-3).ravel(), lost, kernels.settle)
+    one = np.ones_like(layer.endo_ms)
+    up = spread(faces_ms, np.stack([one, -one]), kernels.up)
+    down = -spread(faces_ms + apd_ms * scale, np.stack([one - layer.plateau_loss, -one]), kernels.down)
+    if np.any(layer.plateau_loss > 0.0):
+        down -= spread(faces_ms, np.stack([layer.plateau_loss, 0.0 * one]), kernels.settle)
 
-    def steps(spectrum: NDArray[Any]) -> NDArray[np.float64]:
+    def steps(spectrum: NDArray[Any]) -> Array:
         increments = irfft(spectrum, size)[:, : kernels.before + lead_in + n_samples]
         return np.cumsum(increments, axis=1)[:, kernels.before + lead_in :]
 
@@ -148,10 +157,10 @@ class AtrialDipoles:
         pr_ms: From the onset of the P wave to the onset of ventricular activation [ms].
     """
 
-    position_mm: NDArray[np.float64]
-    moment: NDArray[np.float64]
-    onset_ms: NDArray[np.float64]
-    duration_ms: NDArray[np.float64]
+    position_mm: Array
+    moment: Array
+    onset_ms: Array
+    duration_ms: Array
     pr_ms: float
 
     @property
@@ -159,7 +168,7 @@ class AtrialDipoles:
         """Duration of the P wave [ms]."""
         return float((self.onset_ms + self.duration_ms).max())
 
-    def drive(self, onset_s: NDArray[np.float64], n_samples: int, rate_hz: float) -> NDArray[np.float64]:
+    def drive(self, onset_s: Array, n_samples: int, rate_hz: float) -> Array:
         """Course of both dipoles (2, T) for ventricular onsets (b,) [s]."""
         course = np.zeros((2, n_samples))
         for atrium in range(2):
@@ -174,7 +183,7 @@ class AtrialDipoles:
         return course
 
 
-def fibrillatory_drive(n_samples: int, rate_hz: float, rng: np.random.Generator) -> NDArray[np.float64]:
+def fibrillatory_drive(n_samples: int, rate_hz: float, rng: np.random.Generator) -> Array:
     """Course (2, 3, T) of the atrial dipoles in fibrillation: waxing waves of 4-9 Hz in wandering directions, RMS 1.
 
     Frequencies as in Holm et al., IEEE TBME 1998;45:198 (doi:10.1109/10.660266).
