@@ -7,7 +7,7 @@ that P processes of B samples see exactly what one process of P * B samples sees
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 
 Shard = tuple[int, int]
+
+# Values of a block on the CPU: four samples of 12 x 2500, half a megabyte.
+_BLOCK_VALUES = 120_000
 
 
 @dataclass(frozen=True)
@@ -146,43 +149,57 @@ class EcgAugment:
             return ecg_BLT
         draw = _Draw(ecg_BLT, generator, shard)
         passed = draw.chance(c.gate)
-        out = ecg_BLT
-        if c.surrogate_eps > 0 and c.surrogate_p > 0:
-            out = self._surrogate(out, draw, passed & draw.chance(c.surrogate_p))
-        factor = self._factor(draw, passed)
-        if factor is not None:
-            out = factor.mul_(out)
-        if c.lead_dropout > 0:
-            drop = (draw.uniform(ecg_BLT.shape[1]) < c.lead_dropout) & passed[:, None]
-            out = out.masked_fill(drop[:, :, None], 0.0)
+        phase = self._phase(draw, passed)
+        jitter, scale = self._sizes(draw, passed)
+        keep = (draw.uniform(ecg_BLT.shape[1]) >= c.lead_dropout) | ~passed[:, None] if c.lead_dropout > 0 else None
+        out = torch.empty_like(ecg_BLT)
+        # block by block, so that a block's spectrum and noise stay in the processor's cache
+        for rows, noise in draw.noise_blocks(jitter is not None):
+            block = ecg_BLT[rows] if phase is None else _turned(ecg_BLT[rows], phase[rows])
+            factor = scale[rows, None, None]
+            if keep is not None:
+                factor = factor * keep[rows, :, None].to(factor.dtype)
+            if noise is not None and jitter is not None:
+                factor = noise.mul_(jitter[rows, None, None]).add_(1.0).mul_(factor)
+            torch.mul(block, factor, out=out[rows])
         return out
 
-    def _surrogate(self, ecg_BLT: Tensor, draw: _Draw, chosen: Tensor) -> Tensor:
-        n_frequencies = ecg_BLT.shape[-1] // 2 + 1
-        phase = draw.uniform(n_frequencies).mul_(self.config.surrogate_eps * 2.0 * math.pi)
-        if ecg_BLT.device.type != "cpu":  # a fixed shape keeps the device from waiting for the host
-            return fourier_surrogate(ecg_BLT, phase * chosen[:, None])
-        rows = chosen.nonzero().flatten()
-        if rows.numel() == len(ecg_BLT):
-            return fourier_surrogate(ecg_BLT, phase)
-        return ecg_BLT.index_copy(0, rows, fourier_surrogate(ecg_BLT[rows], phase[rows]))
-
-    def _factor(self, draw: _Draw, passed: Tensor) -> Tensor | None:
-        """Return what jitter and rescaling multiply the batch with, (B, L, T) or (B, 1, 1), or None."""
+    def _phase(self, draw: _Draw, passed: Tensor) -> Tensor | None:
+        """Return the angles (B, F) [rad] of the surrogate, 0 in rows that are left alone, or None."""
         c = self.config
-        factor: Tensor | None = None
+        if c.surrogate_eps == 0 or c.surrogate_p == 0:
+            return None
+        chosen = passed & draw.chance(c.surrogate_p)
+        turns = draw.uniform(draw.shape[-1] // 2 + 1)
+        return turns * (c.surrogate_eps * 2.0 * math.pi) * chosen[:, None]
+
+    def _sizes(self, draw: _Draw, passed: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Return what multiplies the noise (B,), or None without jitter, and the scale of each sample (B,)."""
+        c = self.config
+        jitter = None
+        scale = torch.ones(draw.shape[0], dtype=draw.dtype, device=draw.device)
         if c.jitter_sigma > 0 and c.jitter_amplitude > 0 and c.jitter_p > 0:
-            size = (passed & draw.chance(c.jitter_p)).to(draw.dtype) * (c.jitter_sigma * c.jitter_amplitude)
-            factor = draw.normal_like().mul_(size[:, None, None]).add_(1.0)
+            jitter = (passed & draw.chance(c.jitter_p)).to(draw.dtype) * (c.jitter_sigma * c.jitter_amplitude)
         if c.rescale_sigma > 0 and c.rescale_p > 0:
             size = (passed & draw.chance(c.rescale_p)).to(draw.dtype) * c.rescale_sigma
-            scale = (draw.normal() * size + 1.0)[:, None, None]
-            factor = scale.expand(draw.shape).clone() if factor is None else factor.mul_(scale)
-        return factor
+            scale = draw.normal() * size + scale
+        return jitter, scale
+
+
+def _turned(block_BLT: Tensor, phase_BF: Tensor) -> Tensor:
+    """Apply the surrogate to the rows of a block that have an angle; on the CPU the others cost nothing."""
+    if block_BLT.device.type != "cpu":  # a fixed shape keeps the device from waiting for the host
+        return fourier_surrogate(block_BLT, phase_BF)
+    rows = phase_BF.any(dim=1).nonzero().flatten()
+    if rows.numel() == len(block_BLT):
+        return fourier_surrogate(block_BLT, phase_BF)
+    if rows.numel() == 0:
+        return block_BLT
+    return block_BLT.index_copy(0, rows, fourier_surrogate(block_BLT[rows], phase_BF[rows]))
 
 
 class _Draw:
-    """Random numbers for the rows of one rank, drawn for the global batch on the generator's device."""
+    """Random numbers for the rows of one rank, the same as if one process had drawn them for the global batch."""
 
     def __init__(self, ecg_BLT: Tensor, generator: torch.Generator, shard: Shard) -> None:
         rank, world = shard
@@ -190,15 +207,14 @@ class _Draw:
             raise ValueError(f"shard is (rank, world) with 0 <= rank < world, got {shard}")
         self.shape = ecg_BLT.shape
         self.dtype, self.device = ecg_BLT.dtype, ecg_BLT.device
-        self._generator, self._world = generator, world
-        self._rows = slice(rank * ecg_BLT.shape[0], (rank + 1) * ecg_BLT.shape[0])
+        self._generator = generator
+        self._n_global, self._first = ecg_BLT.shape[0] * world, rank * ecg_BLT.shape[0]
 
     def _draw(self, normal: bool, *shape: int) -> Tensor:
         # always float32: the same stream whatever the batch's precision is
         function = torch.randn if normal else torch.rand
-        size = (self.shape[0] * self._world, *shape)
-        drawn = function(size, generator=self._generator, device=self._generator.device)[self._rows]
-        return drawn.to(self.device, self.dtype, copy=self._world > 1)
+        drawn = function((self._n_global, *shape), generator=self._generator, device=self._generator.device)
+        return drawn[self._first : self._first + self.shape[0]].to(self.device, self.dtype)
 
     def uniform(self, n: int) -> Tensor:
         return self._draw(False, n)
@@ -210,8 +226,26 @@ class _Draw:
     def normal(self) -> Tensor:
         return self._draw(True)
 
-    def normal_like(self) -> Tensor:
-        return self._draw(True, *self.shape[1:])
+    def noise_blocks(self, wanted: bool) -> Iterator[tuple[slice, Tensor | None]]:
+        """Yield (rows, standard normal noise of these rows or None) over the rank's rows.
+
+        The blocks lie on a grid over the global batch, each with a stream of its own seeded from the generator: a
+        rank draws noise for its rows only, whatever the number of ranks is.
+        """
+        seed = int(torch.randint(2**31, (), generator=self._generator, device=self._generator.device))
+        values = _BLOCK_VALUES if self.device.type == "cpu" else 256 * _BLOCK_VALUES  # devices want few large blocks
+        size = max(1, values // (self.shape[1] * self.shape[2]))
+        stream = torch.Generator(self.device)
+        last = self._first + self.shape[0]
+        for block in range(self._first // size, -(-last // size)):
+            begin, end = max(block * size, self._first), min((block + 1) * size, last)
+            rows = slice(begin - self._first, end - self._first)
+            noise = None
+            if wanted:
+                stream.manual_seed(seed + block)
+                drawn = torch.randn((size, *self.shape[1:]), generator=stream, device=self.device)
+                noise = drawn[begin - block * size : end - block * size].to(self.dtype)
+            yield rows, noise
 
 
 def crop_start(ecg_BLT: Tensor, n: int) -> Tensor:
@@ -240,6 +274,8 @@ def crop_random(ecg_BLT: Tensor, n: int, generator: torch.Generator, shard: Shar
     spread = max(ecg_BLT.shape[-1] - n, 1)
     start = torch.randint(spread, (batch * world,), generator=generator, device=generator.device)
     start = start[rank * batch : (rank + 1) * batch].to(ecg_BLT.device)
+    if ecg_BLT.device.type == "cpu":  # copying runs of memory is twice as fast as gathering; elsewhere it would wait
+        return torch.stack([x.narrow(-1, s, n) for x, s in zip(ecg_BLT, start.tolist(), strict=True)])
     windows = ecg_BLT.unfold(-1, n, 1)  # a view (B, L, T - n + 1, n)
     return windows[torch.arange(batch, device=ecg_BLT.device), :, start]
 

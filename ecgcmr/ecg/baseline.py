@@ -103,7 +103,7 @@ def als_baseline(
         n_iter: Number of solves; the first has unit weights.
 
     Returns:
-        Baseline (..., T) of the last solve, float64, in the unit of the samples.
+        Baseline (..., T) of the last solve, float64, in the unit of the samples; a constant row is its own baseline.
 
     Raises:
         ValueError: Fewer than 4 samples, or a parameter out of its range.
@@ -118,4 +118,10 @@ def als_baseline(
     if x.ndim < 1 or x.shape[-1] < 4:
         raise ValueError(f"the baseline needs at least 4 samples a lead, got shape {x.shape}")
     rows = np.ascontiguousarray(x.reshape(-1, x.shape[-1]), dtype=np.float64)
-    return _als(rows, float(lam), float(p), int(n_iter)).reshape(x.shape)
+    out = _als(rows, float(lam), float(p), int(n_iter))
+    # A constant lead (a detached electrode) equals its baseline, so that all weights and then the pivots become 0.
+    ends_equal = rows[:, 0] == rows[:, -1]
+    for row in np.flatnonzero(ends_equal):
+        if (rows[row] == rows[row, 0]).all():
+            out[row] = rows[row]
+    return out.reshape(x.shape)

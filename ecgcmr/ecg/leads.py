@@ -129,13 +129,13 @@ def einthoven_residual(samples_LT: np.ndarray) -> float:
         samples_LT: Leads I, II and III in that order (3, T), in one linear unit; NaN samples are left out.
 
     Returns:
-        Mean |II - I - III| after removing each lead's median, over the mean absolute deviation of II; NaN
+        Mean |II - I - III| about its median (offsets do not count), over the mean absolute deviation of II; NaN
         when lead II is flat.
     """
     x = np.asarray(samples_LT, np.float64)
     x = x[:, np.isfinite(x).all(axis=0)]
     if x.shape[1] == 0:
         return float("nan")
-    x = x - np.median(x, axis=1, keepdims=True)
-    size = float(np.mean(np.abs(x[1])))
-    return float(np.mean(np.abs(x[1] - x[0] - x[2])) / size) if size > 0 else float("nan")
+    broken = x[1] - x[0] - x[2]
+    size = float(np.mean(np.abs(x[1] - np.median(x[1]))))
+    return float(np.mean(np.abs(broken - np.median(broken))) / size) if size > 0 else float("nan")

@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,12 +123,12 @@ class ArrayFile:
                 "were standardised"
             )
         if str(unit) == "z":
-            return cast(Literal["z"], "z"), 1.0
+            return "z", 1.0
         try:
             canonical_unit(str(unit))
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}, or 'z' for standardised samples") from error
-        return cast(Literal["mV"], "mV"), millivolts_per_unit(str(unit))
+        return "mV", millivolts_per_unit(str(unit))
 
     def _declared_leads(self, leads: tuple[str, ...] | None, n_rows: int) -> tuple[str, ...]:
         stated = self._member(("leads",), None) if leads is None else leads

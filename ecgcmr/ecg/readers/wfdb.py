@@ -6,7 +6,6 @@ by the wfdb package.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -136,7 +135,7 @@ def _decode_with_wfdb(header: WfdbHeader, lines: tuple[str, ...]) -> NDArray[np.
             source, link = (header.path.parent / name).resolve(), Path(folder) / name
             link.parent.mkdir(parents=True, exist_ok=True)
             try:
-                os.symlink(source, link)
+                link.symlink_to(source)
             except OSError:  # file systems and platforms without links
                 shutil.copyfile(source, link)
         (Path(folder) / "record.hea").write_text(header.sanitised_text("record", lines), encoding="ascii")
@@ -167,14 +166,13 @@ def _calibrate(header: WfdbHeader, digital: NDArray[np.float32], unit: str | Non
 def _check_gains(header: WfdbHeader, digital: NDArray[np.float32], recording: EcgRecording) -> None:
     """Refuse headers whose gains rescale each lead by itself: Einthoven's law then holds before them, not after.
 
-    Noise and the recorder's own filters break the law by up to a tenth of lead II; gains that happen to be alike in
-    the three limb leads are not found.
+    Recorders compute III from I and II, so that the law holds to the last digit in digital units.
     """
     rows = [recording.leads.index(lead) for lead in ("I", "II", "III") if lead in recording.leads]
     if len(rows) < 3 or len({header.signals[row].gain for row in rows}) == 1:
         return
     before, after = einthoven_residual(digital[rows]), einthoven_residual(recording.samples[rows])
-    if before < 0.15 < after and after > 2 * before:
+    if before < 0.03 and after > 0.05:
         raise ValueError(
             f"the header's gains break Einthoven's law (residual {after:.2g} of lead II; {before:.2g} without them): "
             "they are not physical. Give the true scale with gain_uv_per_unit"
