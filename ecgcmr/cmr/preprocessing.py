@@ -18,6 +18,7 @@ from ecgcmr.cmr.cine import Cine
 VERSION = 1
 FRAME_RULES = ("ed_mid_es", "even")
 CENTER_RULES = ("motion", "masks", "image")
+FLAT = 1e-5  # a contrast below this share of the level is rounding
 UKB_PIXEL_MM = 1.8269  # in-plane pixel of UK Biobank short-axis cines, on which the reference window was laid
 
 
@@ -210,7 +211,7 @@ class CmrPipeline:
         if inside.size == 0:
             return np.zeros(crop.shape, dtype=np.uint8)
         low, high = _percentiles(inside, self.percentiles)
-        if not high > low:
+        if not high - low > FLAT * max(abs(low), abs(high)):
             return np.zeros(crop.shape, dtype=np.uint8)
         scaled = (crop - low) * np.float32(255.0 / (high - low))
         scaled *= rows_inside[:, None] & columns_inside

@@ -10,6 +10,7 @@ SYSTOLE = (0.20, 0.55)  # share of the cycle in which end-systole is looked for
 COARSE_MM = 4.0  # pixel of the motion map: finer than any wall motion that matters, coarse enough to be free
 MOVING_CM2, BRIGHTEST_CM2 = 40.0, 5.0  # area of the moving heart, and of its most changing part
 MEAN_SHIFT_STEPS = 6
+ROUNDING = 1e-5  # change over time below this share of the brightest pixel is rounding
 
 
 def cycle_fractions(frame_times_ms: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -135,7 +136,9 @@ def motion_center(
     """
     height, width = pixels_SFHW.shape[2:]
     block = tuple(max(1, round(COARSE_MM / step)) for step in spacing_mm)
-    coarse = _temporal_std(_block_mean(pixels_SFHW, block)).mean(axis=0)
+    blocks = _block_mean(pixels_SFHW, block)
+    coarse = _temporal_std(blocks).mean(axis=0)
+    coarse[coarse < ROUNDING * np.abs(blocks).max()] = 0.0
     cell_cm2 = block[0] * block[1] * spacing_mm[0] * spacing_mm[1] / 100.0
     weight = _saturate(np.maximum(coarse - np.median(coarse), 0.0), cell_cm2)
     row, column = 0.5 * (height - 1), 0.5 * (width - 1)
