@@ -96,6 +96,6 @@ def step_kernels(rate_hz: float) -> StepKernels:
     """Sampled increments of the three steps on [-300 ms, +150 ms], long enough for the slowest of them."""
     before = round(0.300 * rate_hz)
     after = round(0.150 * rate_hz)
-    edges_ms = (np.arange(-before, after + 2) - 0.5) * 1000.0 / rate_hz
+    edges_ms = np.arange(-before - 1, after + 1) * 1000.0 / rate_hz
     increments = [np.diff(step(edges_ms)) for step in (upstroke, settling, repolarization)]
     return StepKernels(rate_hz, before, *(row / row.sum() for row in increments))

@@ -80,6 +80,9 @@ def _surface_edges(
     points: NDArray[np.float64], slowness: NDArray[np.float64], sites: NDArray[np.float64], delays: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
     """Edges among neighbors (from, to, ms) of one surface, and the entry time (n,) [ms] of its early sites or inf."""
+    if len(points) < 2:
+        nobody = np.empty(0, np.intp)
+        return nobody, nobody, np.empty(0), np.full(len(points), np.inf)
     tree = cKDTree(points)
     k = min(NEIGHBORS + 1, len(points))
     distance, index = tree.query(points, k=k)
