@@ -100,10 +100,13 @@ class CmrPipeline:
             uint8 (C, H, W), or (V, F, H, W) when `stacked`.
 
         Raises:
-            ValueError: When the cine has no pixels.
+            ValueError: When the cine has no pixels, or some that are not finite.
         """
         if 0 in cine.pixels.shape:
             raise ValueError(f"the cine has no pixels: shape (slices, frames, rows, columns) is {cine.pixels.shape}")
+        if cine.pixels.dtype.kind == "f" and not np.isfinite(cine.pixels).all():
+            bad = np.count_nonzero(~np.isfinite(cine.pixels))
+            raise ValueError(f"{bad} of {cine.pixels.size} pixels of the cine are not finite; repair or leave it out")
         center = self._heart(cine.pixels, cine.spacing_mm, cine.masks)
         slices = selection.even_slices(cine.pixels.shape[0], self.slices)
         frames = self._choose_frames(cine, center)

@@ -154,3 +154,9 @@ def test_open_cine__truncated_gz_names_the_file(tmp_path: Path, data: np.ndarray
 def test_open_cine__size_is_bounded(tmp_path: Path, data: np.ndarray) -> None:
     with pytest.raises(ValueError, match="more than the limit"):
         open_cine(write(tmp_path / "a.nii.gz", data, sax_affine()), max_bytes=100)
+
+
+def test_open_cine__options_belong_to_their_format(tmp_path: Path, data: np.ndarray) -> None:
+    assert len(open_cine(write(tmp_path / "a.nii", data, sax_affine()), incomplete="drop")) == 1
+    with pytest.raises(ValueError, match=r"\['mask_labels'\] are for NIfTI"):
+        open_cine(tmp_path, mask_labels="acdc")

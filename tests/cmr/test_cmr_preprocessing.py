@@ -211,6 +211,10 @@ def test_call__still_flat_and_tiny_cines_do_not_fail() -> None:
     assert pipeline(tiny).shape == (3, 64, 64)
     one = replace(beating(frames=1), pixels=beating(frames=1).pixels)
     assert (pipeline(one)[0] == pipeline(one)[2]).all()
+    broken = beating().pixels.copy()
+    broken[0, 3, 4, 5] = np.nan
+    with pytest.raises(ValueError, match="1 of 184320 pixels"):
+        pipeline(replace(beating(), pixels=broken))
     with pytest.raises(ValueError, match="no pixels"):
         pipeline(replace(beating(), pixels=np.zeros((0, 20, 4, 4))))
 

@@ -6,29 +6,36 @@ from pathlib import Path
 from typing import Any
 
 from ecgcmr.cmr.cine import Cine
+from ecgcmr.cmr.readers.members import DEFAULT_MAX_BYTES
 
 __all__ = ["open_cine"]
 
 
-def open_cine(path: str | Path, **options: Any) -> list[Cine]:
+def open_cine(
+    path: str | Path, *, incomplete: str = "error", max_bytes: int = DEFAULT_MAX_BYTES, **nifti: Any
+) -> list[Cine]:
     """Read the cines at a path, whatever they are stored as.
 
     Args:
         path: `.nii` or `.nii.gz`; or a folder, zip or file of DICOM.
-        options: Passed to `readers.nifti.read_nifti` (mask, mask_labels, view, third_axis, max_bytes) or
-            `readers.dicom.read_dicom` (incomplete, max_bytes).
+        incomplete: For DICOM: `error` refuses a study with a missing or double frame, `drop` leaves out the slices in
+            which that is so and notes it.
+        max_bytes: What the files may unpack to [bytes].
+        nifti: For NIfTI: mask, mask_labels, view, third_axis (see `readers.nifti.read_nifti`).
 
     Returns:
         One Cine for each view; short-axis slices of a study as one stack, base to apex, first.
 
     Raises:
         FileNotFoundError: When there is nothing at `path`.
-        ValueError: When the files are damaged, incomplete or no cine.
+        ValueError: When the files are damaged, incomplete or no cine, or an option does not belong to the format.
     """
-    if str(path).lower().endswith((".nii", ".nii.gz")):
+    if str(path).lower().endswith((".nii", ".nii.gz")) and not Path(path).is_dir():
         from ecgcmr.cmr.readers.nifti import read_nifti
 
-        return [read_nifti(path, **options)]
+        return [read_nifti(path, max_bytes=max_bytes, **nifti)]
+    if nifti:
+        raise ValueError(f"{path}: options {sorted(nifti)} are for NIfTI files, and this is none")
     from ecgcmr.cmr.readers.dicom import read_dicom
 
-    return read_dicom(path, **options)
+    return read_dicom(path, incomplete=incomplete, max_bytes=max_bytes)
