@@ -2,7 +2,8 @@
 
 Sizes of the changes follow the usual clinical pictures: hypertrophic cardiomyopathy has a wall of 15 mm or more (ESC
 2014, 10.1093/eurheartj/ehu284), dilated cardiomyopathy an LVEF below 45 % in a dilated ventricle (Pinto et al. 2016,
-10.1093/eurheartj/ehv727), first-degree AV block a PR interval above 200 ms. Delays of contraction in bundle branch block come from the electrical activation, not from here.
+10.1093/eurheartj/ehv727), first-degree AV block a PR interval above 200 ms. The delays of
+contraction in bundle branch block come from the electrical activation, not from here.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ from typing import Any
 
 from ecgcmr.simulation.acquisition import AcquisitionDesign
 from ecgcmr.simulation.electrical_latents import ElectricsDesign
+from ecgcmr.simulation.scanner import SCANNERS, ImagingDesign
 
-_PARTS = {"electrics": ElectricsDesign, "acquisition": AcquisitionDesign}
+_PARTS = {"electrics": ElectricsDesign, "acquisition": AcquisitionDesign, "imaging": ImagingDesign}
 
 
 def _known(values: Mapping[str, Any], kind: type, where: str) -> dict[str, Any]:
@@ -34,8 +35,8 @@ class Design:
     """Prevalences, shares and nuisance scales of a simulated population.
 
     The default is a screening cohort enriched with disease, so that a few thousand subjects hold enough cases for
-    tests; a little over half have no diagnosis. Infarction and the cardiomyopathies exclude each other; bundle branch blocks,
-    AV block and atrial fibrillation come on top and may overlap with everything but each other's definition
+    tests; a little over half have no diagnosis. Infarction and the cardiomyopathies exclude each other; bundle branch
+    blocks, AV block and atrial fibrillation come on top and may overlap with everything but each other's definition
     (LBBB excludes RBBB). The nuisance scales set the ceiling of what an ECG can tell about the heart.
 
     Attributes:
@@ -53,7 +54,6 @@ class Design:
         prevalence_af: Atrial fibrillation.
         minority_share: Share of group 1.
         minority_fat_shift_mm: Added thickness of the chest-wall fat in group 1 [mm].
-        minority_contrast_shift: Relative loss of image contrast in group 1.
         scanners: Share of each scanner preset.
         n_sites: Number of recruiting sites; site 0 recruits half of the subjects.
         spread_scale: Scales the spread of healthy heart size and function that sex and body do not explain.
@@ -65,9 +65,7 @@ class Design:
         fat_sd: Relative SD of the fat thickness at fixed sex and BMI.
         electrics: Spread of the electrical latents and of the electrodes.
         acquisition: Noise and errors of the ECG recording.
-        image_noise_scale: Scales the noise of the cine.
-        slice_shift_sd_mm: SD of the breath-hold shift of a slice, per axis [mm].
-        image_center_sd_mm: SD of the place of the heart in the image, per axis [mm].
+        imaging: Placement, noise and contrast of the cine.
         follow_up_years: Administrative censoring of the incident outcomes [years].
         dropout_per_year: Rate of random censoring [1/year].
     """
@@ -86,7 +84,6 @@ class Design:
     prevalence_af: float = 0.04
     minority_share: float = 0.2
     minority_fat_shift_mm: float = 4.0
-    minority_contrast_shift: float = 0.15
     scanners: Mapping[str, float] = field(default_factory=_scanners)
     n_sites: int = 4
     spread_scale: float = 1.0
@@ -98,9 +95,7 @@ class Design:
     fat_sd: float = 0.15
     electrics: ElectricsDesign = field(default_factory=ElectricsDesign)
     acquisition: AcquisitionDesign = field(default_factory=AcquisitionDesign)
-    image_noise_scale: float = 1.0
-    slice_shift_sd_mm: float = 1.5
-    image_center_sd_mm: float = 5.0
+    imaging: ImagingDesign = field(default_factory=ImagingDesign)
     follow_up_years: float = 10.0
     dropout_per_year: float = 0.02
 
@@ -123,6 +118,9 @@ class Design:
             )
 
     def _check_scanners(self, shares: Mapping[str, float]) -> None:
+        unknown = sorted(set(shares) - set(SCANNERS))
+        if unknown:
+            raise ValueError(f"design.scanners names unknown presets {unknown}; known: {sorted(SCANNERS)}")
         if not shares or min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
             raise ValueError(f"design.scanners must be non-negative shares that sum to 1, got {dict(shares)}")
 

@@ -19,8 +19,8 @@ Array = NDArray[np.float64]
 
 EQUATOR_FRACTION = 0.2  # distance of the equator from the base plane over the endocardial length
 LEVEL_EDGES = (0.34, 0.67, 0.93)  # borders basal | mid | apical | apex cap, over the endocardial length
-LEVEL_BLEND = 0.06  # half-width of the smooth passage between levels, over the endocardial length
-RV_ROUNDNESS = 0.6  # exponent of the crescent across the angle: 0.5 is an ellipse, 1 a parabola
+LEVEL_BLEND = 0.11  # half-width of the smooth passage between levels, over the endocardial length
+RV_ROUNDNESS = 0.8  # exponent of the crescent across the angle: 0.5 is an ellipse, 1 a parabola
 RV_TAPER = 0.75  # exponent of the RV width towards its apex
 
 

@@ -144,7 +144,7 @@ class Heart:
     rv_width_mm: float = 36.0
     rv_length_fraction: float = 0.9
     rv_wall_mm: float = 3.5
-    rv_insertion_deg: tuple[float, float] = (115.0, 245.0)
+    rv_insertion_deg: tuple[float, float] = (112.0, 250.0)
     la_volume_ml: float = 71.0
     ra_volume_ml: float = 92.0
     la_ef: float = 0.60

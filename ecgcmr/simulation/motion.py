@@ -158,7 +158,7 @@ def _sections(shape, levels, frame, shrink, wall, inward, crescent, constants): 
 def _atrium(volume_ml: Array, base_mm: Array) -> Array:
     """Radius and length (F, 2) [mm] of an atrium whose roof rests and whose floor is the moving base plane."""
     least = float(volume_ml[0]) * 1000.0
-    length = 1.35 * np.cbrt(6 * least / np.pi) + base_mm
+    length = 1.02 * np.cbrt(6 * least / np.pi) + base_mm
     return np.stack([np.sqrt(volume_ml * 1000.0 / (_ATRIUM_SHAPE * np.pi * length)), length], axis=1)
 
 

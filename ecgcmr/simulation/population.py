@@ -120,7 +120,7 @@ def _draw_anatomy(heart: Heart, scores: _Scores, design: Design) -> Heart:
         heart,
         rv_length_fraction=float(0.9 + 0.02 * _truncated(rng)),
         rv_wall_mm=float(3.4 + 0.2 * _truncated(rng)),
-        rv_insertion_deg=(115.0 + 4.0 * _truncated(rng), 245.0 + 4.0 * _truncated(rng)),
+        rv_insertion_deg=(112.0 + 4.0 * _truncated(rng), 250.0 + 4.0 * _truncated(rng)),
         twist_deg=float(12.0 + 2.5 * _truncated(rng)),
         la_volume_ml=targets["LAV"],
         ra_volume_ml=targets["RAV"],
