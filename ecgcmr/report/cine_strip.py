@@ -58,7 +58,7 @@ def cine_strip(cine: Cine, options: StripOptions | None = None, title: str = "")
     n_rows = -(-len(frames) // per_row)
     # A unit of the drawing is a millimeter of the heart; text is sized by the width of the whole strip.
     total = per_row * width + (per_row - 1) * _GAP
-    text = max(total / 62, 3.2)
+    text = total / (33 if per_row <= 3 else 64)
     step = height + text * 1.6 + _GAP
     svg = Svg(total, n_rows * step + text * 1.2, _alt(cine, frames, options.contours and cine.masks is not None))
     for i, frame in enumerate(frames):
@@ -66,7 +66,7 @@ def cine_strip(cine: Cine, options: StripOptions | None = None, title: str = "")
         svg.image(pixels[i], (x, y, width, height))
         if options.contours and cine.masks is not None:
             mask = cine.masks[chosen, frame][rows, columns]
-            _contours(svg, mask, (x, y), cine.spacing_mm, total / 420)
+            _contours(svg, mask, (x, y), cine.spacing_mm, text / 7)
         svg.text(x, y + height + text * 1.2, _frame_text(cine, frame, i, options.names), font_size=text)
     _scale_bar(svg, (0.0, height), width, text)
     caption = "All frames on one gray scale." + _legend(cine, options.contours)
@@ -95,7 +95,8 @@ def _window(cine: Cine, chosen: int, crop_mm: float | None) -> tuple[slice, slic
 def _contours(
     svg: Svg, mask: NDArray[np.uint8], origin: tuple[float, float], spacing: tuple[float, float], stroke: float
 ) -> None:
-    for value in sorted(int(v) for v in np.unique(mask) if v):
+    # The cavity (1) last: its outline is also the inner border of the myocardium (2) and would be hidden by it.
+    for value in sorted((int(v) for v in np.unique(mask) if v), reverse=True):
         padded = np.pad((mask == value).astype(float), 1)
         parts = []
         for line in [np.asarray(one) for one in contour_generator(z=padded).lines(0.5)]:
@@ -111,7 +112,7 @@ def _scale_bar(svg: Svg, corner: tuple[float, float], width: float, text: float)
     """20 mm, at the lower right of the first frame."""
     x, y = corner[0] + width - 4, corner[1] - 4
     svg.line((x - 20, y), (x, y), stroke="#fff", stroke_width=text / 4)
-    svg.text(x - 10, y - text * 0.4, "20 mm", font_size=text * 0.8, fill="#fff", text_anchor="middle")
+    svg.text(x, y - text * 0.4, "20 mm", font_size=text * 0.8, fill="#fff", text_anchor="end")
 
 
 def _frame_text(cine: Cine, frame: int, place: int, names: Sequence[str]) -> str:
@@ -125,7 +126,10 @@ def _legend(cine: Cine, contours: bool) -> str:
     if not contours or cine.masks is None or not cine.mask_labels:
         return ""
     words = {1: "amber", 2: "light blue", 3: "lime"}
-    named = [f"{name.replace('_', ' ')} ({words.get(v, 'pink')})" for v, name in sorted(cine.mask_labels.items()) if v]
+    names = {
+        v: name.replace("_", " ").replace("lv ", "LV ").replace("rv ", "RV ") for v, name in cine.mask_labels.items()
+    }
+    named = [f"{names[v]} ({words.get(v, 'pink')})" for v in sorted(names) if v]
     return " Outlines: " + ", ".join(named) + "."
 
 

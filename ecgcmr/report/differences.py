@@ -61,7 +61,7 @@ def difference_figure(rows: Sequence[DifferenceRow], title: str, axis: str, capt
     panel = Panel((118, top, WIDTH - 118 - 148, height - top), padded(finite, 0.08, include=0.0), (0.0, 1.0))
     alt = f"{title}, {axis}. " + "; ".join(f"{row.group} {row.label}: {interval_text(row)}".strip() for row in rows)
     svg = Svg(WIDTH, height + 44, alt + ".")
-    panel.draw_x(svg, round_ticks(*panel.x, count=4), title=axis)
+    panel.draw_x(svg, round_ticks(*panel.x, count=3), title=axis)
     y, group = top, ""
     for row in rows:
         if row.group and row.group != group:

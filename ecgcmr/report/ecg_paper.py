@@ -44,7 +44,9 @@ def ecg_paper(recording: EcgRecording, layout: Layout = "3x4", title: str = "", 
     duration = n / recording.rate_hz
     rows = 4 if layout == "3x4" else 12
     pitch = 26.0 if layout == "3x4" else 16.0
-    width = _round_up(2 * _MARGIN + _PULSE + duration * MM_PER_S)
+    # With twelve rows the names stand left of the pulses, because tall complexes of neighbors would run through them.
+    names_left = 0.0 if layout == "3x4" else 8.0
+    width = _round_up(2 * _MARGIN + names_left + _PULSE + duration * MM_PER_S)
     height = _round_up(_HEAD + rows * pitch + 6)
     label = f"12-lead ECG, {duration:.1f} s, on paper of 25 mm/s and 10 mm/mV, layout {layout}."
     svg = Svg(width, height, label, unit="mm")
@@ -53,13 +55,14 @@ def ecg_paper(recording: EcgRecording, layout: Layout = "3x4", title: str = "", 
     centers = [_HEAD + pitch * (row + 0.5) for row in range(rows)]
     if recording.unit == "mV":
         for y in centers:
-            _calibration_pulse(svg, _MARGIN, y + 2)
-    x0 = _MARGIN + _PULSE
+            _calibration_pulse(svg, _MARGIN + names_left, y + 2)
+    x0 = _MARGIN + names_left + _PULSE
     for lead, row, (start, stop) in _placed(layout, n):
         x = x0 + np.arange(start, stop) / recording.rate_hz * MM_PER_S
         _trace(svg, x, centers[row] + 2 - gain * leads[lead][start:stop])
         at = x0 + start / recording.rate_hz * MM_PER_S
-        svg.text(at + 1.2, centers[row] - pitch * 0.28, lead, font_size=3.6, font_weight=600, fill=_TRACE)
+        name_at = (at + 1.2, centers[row] - pitch * 0.28) if layout == "3x4" else (_MARGIN - 1, centers[row] + 2)
+        svg.text(*name_at, lead, font_size=3.6, font_weight=600, fill=_TRACE)
         if start:
             for shift in (-1.5, 0.5):
                 svg.line((at, centers[row] + shift), (at, centers[row] + shift + 2), stroke=_TRACE, stroke_width=0.25)

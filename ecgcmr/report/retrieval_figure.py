@@ -132,7 +132,7 @@ def rank_histogram(ranks: ArrayLike, gallery: int, title: str = "", bins: int = 
         {1, gallery, *(t for t in (int(t) for t in round_ticks(1, gallery)) if gallery * 0.1 < t < gallery * 0.92)}
     )
     panel.draw_x(svg, marks, title=f"rank of the own study among {gallery}")
-    return Figure(str(svg), label, f"Median rank {median:.4g} (chance {(gallery + 1) / 2:.4g}).", title=title)
+    return Figure(str(svg), label, f"Median rank {round(median, 1):g} (chance {(gallery + 1) / 2:g}).", title=title)
 
 
 def recall_bars(

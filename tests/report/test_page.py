@@ -1,0 +1,138 @@
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from ecgcmr.ecg.recording import EcgRecording
+from ecgcmr.report.ecg_paper import ecg_paper
+from ecgcmr.report.page import DISCLAIMER, Figure, Headline, LegendEntry, Section, Table, build_report, paragraphs
+from ecgcmr.report.palette import BOTH, CEILING, arm_styles
+from ecgcmr.report.svg import Svg, png
+
+VOID = {"meta", "img", "br", "line", "rect", "path", "circle", "polygon", "image"}
+
+
+class Reader(HTMLParser):
+    """Counts what a browser would load or read aloud, and checks that elements are closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.stack, self.ids, self.loads, self.figures, self.unnamed = [], [], [], 0, 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag not in VOID:
+            self.stack.append(tag)
+        self.handle_any(tag, attributes)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_any(tag, dict(attrs))
+
+    def handle_any(self, tag, attributes):
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.loads += [attributes[k] for k in ("src", "href") if k in attributes]
+        self.figures += tag == "figure"
+        if tag == "svg" and "aria-hidden" not in attributes:
+            self.unnamed += not attributes.get("aria-label")
+        if tag == "img":
+            self.unnamed += not attributes.get("alt")
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+
+@pytest.fixture
+def sections():
+    leads = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+    paper = ecg_paper(EcgRecording(np.zeros((12, 500), np.float32), 100.0, leads), title="ECG")
+    raster = Figure(png(np.zeros((4, 4), np.uint8)), "a black square")
+    table = Table(["Arm", "R²"], [["<script>alert(1)</script>", "0.5"]], "Numbers", fold=True)
+    legend = [LegendEntry("MAE + aligned", BOTH)]
+    return [
+        Section("Label efficiency", "One.\n\nTwo with `code` & <b>.", [paper, paper, raster], [table], legend),
+        Section("Methods"),
+        Section("How to reproduce", code="make demo"),
+    ]
+
+
+def test_build_report__is_self_contained_valid_and_named(sections, tmp_path):
+    path = build_report(tmp_path / "r.html", "T & U", "Intro", sections, {"seed": 1}, [Headline("+0.1", "better")])
+    text = path.read_text()
+    reader = Reader(text)
+    assert reader.stack == []
+    assert all(load.startswith(("data:image/", "#")) for load in reader.loads)
+    assert len(reader.ids) == len(set(reader.ids))
+    assert reader.figures == 3
+    assert reader.unnamed == 0
+    assert text.count(DISCLAIMER) == 1
+    assert "@UID@" not in text
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    used = set(re.findall(r"url\(#([^)]+)\)", text))
+    assert used <= set(reader.ids)
+    assert len(used) == 4  # two patterns of each of the two papers
+    assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
+
+
+def test_build_report__is_deterministic(sections, tmp_path):
+    one, two = (build_report(tmp_path / name, "T", "I", sections).read_bytes() for name in ("a.html", "b.html"))
+    assert one == two
+
+
+def test_build_report__refuses_outside_loads_and_size_and_keeps_the_old_page(sections, tmp_path):
+    path = build_report(tmp_path / "r.html", "T", "I", sections)
+    before = path.read_bytes()
+    spy = Figure('<svg xmlns="http://www.w3.org/2000/svg"><image href="https://example.org/a.png"/></svg>', "spy")
+    with pytest.raises(ValueError, match="load from outside"):
+        build_report(path, "T", "I", [Section("S", figures=[spy])])
+    noise = np.random.default_rng(0).integers(0, 256, (1400, 1000, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match="more than 5 MB"):
+        build_report(path, "T", "I", [Section("S", figures=[Figure(png(noise), "noise")])])
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Figure("<svg/>", " "), "no alt text"),
+        (lambda: Figure("hello", "x"), "SVG markup"),
+        (lambda: Figure(b"GIF89a", "x"), "PNG"),
+        (lambda: Table(["a", "b"], [["1"]], "T"), "row 0 has not 2 cells"),
+    ],
+)
+def test_parts__are_checked(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_paragraphs__escape_everything_but_code():
+    assert paragraphs("a <i> `x<y`\n\n b") == "<p>a &lt;i&gt; <code>x&lt;y</code></p><p>b</p>"
+
+
+def test_arm_styles__same_arm_same_look_and_no_two_alike():
+    arms = ["supervised from scratch", "ECG MAE", "aligned without MAE", "MAE + aligned", "CMR encoder", "sim + real"]
+    styles = arm_styles(arms)
+    assert styles["MAE + aligned"] == BOTH
+    assert styles["CMR encoder"] == CEILING
+    assert len({(s.color, s.marker, s.dash) for s in styles.values()}) == len(arms)
+    assert arm_styles(arms[::-1])["ECG MAE"] == styles["ECG MAE"]
+    assert len({s.color for s in styles.values()}) == len({s.marker + s.dash for s in styles.values()}) == len(arms)
+
+
+def test_arm_styles__contrast_on_white_is_at_least_three():
+    """WCAG 2 non-text contrast."""
+
+    def luminance(color):
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return np.dot(linear, [0.2126, 0.7152, 0.0722])
+
+    for style in arm_styles(["scratch", "MAE", "aligned without MAE", "MAE + aligned", "CMR", "x", "y", "z"]).values():
+        assert 1.05 / (luminance(style.color) + 0.05) >= 3, style
+
+
+def test_svg__label_is_the_alt_text():
+    assert 'aria-label="what"' in str(Svg(1, 1, "what"))
