@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from ecgcmr.cohort.ingest import IngestReport
     from ecgcmr.simulation.design import Design
 
-app = typer.Typer(no_args_is_help=True)
 cohort_app = typer.Typer(no_args_is_help=True, help="Look into a cohort: what is in it, and what is wrong.")
-app.add_typer(cohort_app, name="cohort")
 
 CINE_HELP = "full: short-axis stack and four-chamber view with masks; mid3: three frames of the mid slice; none."
+
+
+def register(app: typer.Typer) -> None:
+    """Give an application the verbs of this file: simulate, ingest, and cohort with info and validate."""
+    app.command()(simulate)
+    app.command()(ingest)
+    app.add_typer(cohort_app, name="cohort")
 
 
 def _console(error: bool = False) -> Console:
@@ -31,15 +36,15 @@ def _console(error: bool = False) -> Console:
 
 @contextmanager
 def _user_errors() -> Iterator[None]:
-    """One clear line and exit code 1 for what a user or a disk can cause."""
+    """One clear line and exit code 2 for what a user or a disk can cause."""
     try:
         yield
     except (ValueError, FileNotFoundError, FileExistsError, BlockingIOError) as error:
         _console(error=True).print(f"error: {error}", markup=False)
-        raise typer.Exit(1) from error
+        raise typer.Exit(2) from error
     except OSError as error:  # a full disk, a lost mount: what is written so far stays and can be gone on with
         _console(error=True).print(f"error: {error}; repeat the command to go on where it stopped", markup=False)
-        raise typer.Exit(1) from error
+        raise typer.Exit(2) from error
 
 
 @contextmanager
@@ -54,7 +59,8 @@ def _progress(words: str, unit: str) -> Iterator[Any]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=_console(error=True)) as bar:
+    console = _console(error=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(words, total=None, rate="")
         first: list[int] = []
 
@@ -67,7 +73,6 @@ def _progress(words: str, unit: str) -> Iterator[Any]:
         yield update
 
 
-@app.command()
 def simulate(
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the new cohort.")] = None,
     subjects: Annotated[int, typer.Option("--subjects", min=1, help="Number of subjects.")] = 1000,
@@ -123,7 +128,6 @@ def _read_design(path: Path) -> Design:
         raise ValueError(f"{path}: {error}") from error
 
 
-@app.command()
 def ingest(
     out: Annotated[Path, typer.Option("--out", help="Folder of the new cohort.")],
     ecg: Annotated[Path | None, typer.Option("--ecg", help="Folder of WFDB records and .npz/.npy arrays.")] = None,

@@ -12,7 +12,6 @@ _HOMES = {
     "make_split": "splits",
     "open_split": "splits",
     "simulate_cohort": "simulate",
-    "ingest": "ingest",
     "IngestOptions": "ingest_plan",
     "validate_cohort": "validate",
     "summarize": "info",

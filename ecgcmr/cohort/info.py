@@ -62,7 +62,11 @@ def summarize(path: str | Path) -> CohortInfo:
 def _facts(cohort: Cohort) -> dict[str, str]:
     recordings, studies = cohort.recordings, cohort.studies
     both = np.intersect1d(recordings["subject"], studies["subject"])
-    origin = {key: value for key, value in cohort.schema.origin.items() if not isinstance(value, dict | list)}
+    origin = {
+        key: value
+        for key, value in cohort.schema.origin.items()
+        if value is not None and not isinstance(value, dict | list)
+    }
     return {
         "name": cohort.schema.name,
         "provenance": cohort.schema.provenance,

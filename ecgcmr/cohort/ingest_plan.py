@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import zipfile
 from collections import Counter
@@ -20,6 +21,7 @@ WFDB_SUFFIXES = (".hea", ".dat", ".mat")
 ARRAY_SUFFIXES = (".npz", ".npy")
 UNREAD_ECG = (".xml", ".dcm", ".h5", ".hdf5", ".edf", ".scp", ".mat", ".dat")  # signals that no reader takes yet
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+_MASK_ENDINGS = ("_gt", "_seg", "_mask", "_label", "_labels")
 _ARRAY_KEYS = ("ecg_id", "ids", "key", "record")
 _ARRAY_SIGNALS = ("ecg", "signals", "samples", "x", "X")
 
@@ -173,7 +175,17 @@ def make_plan(options: IngestOptions, labels: LabelTable | None) -> Plan:
 
 
 def _files(root: Path) -> list[Path]:
-    return sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+    """All files below a folder, sorted; linked folders are followed once, hidden files left out."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for folder, inner, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back up
+            inner.clear()
+            continue
+        seen.add(real)
+        found += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.is_file())
 
 
 def _walk_ecg(root: Path, ignored: Counter[str]) -> Iterator[tuple[Path, list[str], int, bool]]:
@@ -228,8 +240,11 @@ def _walk_cmr(root: Path, level: int, ignored: Counter[str]) -> Iterator[tuple[P
     for path in _files(root):
         relative = path.relative_to(root)
         stem = path.name.lower().removesuffix(".gz").removesuffix(".nii")
-        if path.name.lower().endswith(NIFTI_SUFFIXES):
-            yield path, [path.name[: len(stem)], *reversed(relative.parent.parts)]
+        if path.name.lower().endswith(NIFTI_SUFFIXES) and stem.endswith(_MASK_ENDINGS):
+            ignored["mask files (.nii)"] += 1  # their numbers mean different things in every data set
+        elif path.name.lower().endswith(NIFTI_SUFFIXES):
+            folders_above = relative.parts[:-1][:level]
+            yield path, [*reversed(folders_above), path.name[: len(stem)]]
         elif path.suffix.lower() == ".zip" and len(relative.parts) <= level:
             yield path, [path.stem]
         elif path.suffix.lower() in (".dcm", ".zip", ".ima", "") or path.suffix[1:].isdigit():

@@ -20,6 +20,7 @@ MIN_SECONDS = 1.0
 _MARKS: tuple[tuple[str, Reason], ...] = (  # words of the readers' messages -> reason code, first match wins
     ("missing after frame", Reason.MISSING_FRAME),
     ("header promises", Reason.MISSING_FRAME),
+    ("add the missing files", Reason.MISSING_FRAME),
     ("two different frames", Reason.MISSING_FRAME),
     ("no cine series", Reason.NOT_CINE),
     ("not a cine", Reason.NOT_CINE),

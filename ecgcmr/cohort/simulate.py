@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 CINE_MODES = ("full", "mid3", "none")
 CHUNK_SUBJECTS = {"full": 8, "mid3": 32, "none": 32}  # a whole stack is 9 MiB a subject; a chunk is lost by a kill
+CINE_DTYPE = "uint8"
 Progress = Callable[[int, int], None]
 
 
@@ -74,8 +75,9 @@ def simulate_cohort(
         "design": design.to_dict(),
     }
     size = CHUNK_SUBJECTS[cine]
-    with CohortWriter(Path(out), {**origin, "version": __version__}, -(-n_subjects // size), force=force) as writer:
-        for merged in _run_chunks(writer, origin, workers):
+    plan = {**origin, "version": __version__, "chunk_subjects": size}
+    with CohortWriter(Path(out), plan, -(-n_subjects // size), CINE_DTYPE, force) as writer:
+        for merged in _run_chunks(writer, origin, size, workers):
             if progress is not None:
                 progress(min(n_subjects, merged * size), n_subjects)
         rows = writer.collect()
@@ -92,7 +94,7 @@ def simulate_cohort(
         return writer.finish(rows, schema, [make_split(np.arange(n_subjects), seed)])
 
 
-def _run_chunks(writer: CohortWriter, origin: dict[str, Any], workers: int) -> Iterator[int]:
+def _run_chunks(writer: CohortWriter, origin: dict[str, Any], size: int, workers: int) -> Iterator[int]:
     """Simulate what is missing and merge in order; yields the number of merged chunks after each step."""
     todo = writer.missing()
     if len(todo) < writer.n_chunks:
@@ -100,7 +102,7 @@ def _run_chunks(writer: CohortWriter, origin: dict[str, Any], workers: int) -> I
             "going on with %s: %d of %d chunks are done", writer.partial, writer.n_chunks - len(todo), writer.n_chunks
         )
     yield writer.merge_ready()
-    jobs = [(writer.chunk_folder(index), index, origin, writer.cine_dtype) for index in todo]
+    jobs = [(writer.chunk_folder(index), index * size, (index + 1) * size, origin) for index in todo]
     if workers == 1 or len(jobs) <= 1:
         for job in jobs:
             simulate_chunk(*job)
@@ -114,15 +116,14 @@ def _run_chunks(writer: CohortWriter, origin: dict[str, Any], workers: int) -> I
             yield writer.merge_ready()
 
 
-def simulate_chunk(folder: Path, index: int, origin: dict[str, Any], cine_dtype: str) -> None:
-    """Simulate the subjects of one chunk into its folder; runs in a worker."""
+def simulate_chunk(folder: Path, start: int, stop: int, origin: dict[str, Any]) -> None:
+    """Simulate subjects start ... stop-1 into the folder of a chunk; runs in a worker."""
     from ecgcmr.simulation.design import Design
     from ecgcmr.simulation.subject import simulate_subject
 
     design = Design.from_dict(origin["design"])
-    size = CHUNK_SUBJECTS[origin["cine"]]
-    with ChunkWriter(folder, cine_dtype) as rows:
-        for subject in range(index * size, min(origin["n_subjects"], (index + 1) * size)):
+    with ChunkWriter(folder, CINE_DTYPE) as rows:
+        for subject in range(start, min(origin["n_subjects"], stop)):
             made = simulate_subject(design, origin["seed"], subject, cine=origin["cine"])
             rows.add_subject(subject, _subject_fields(made.groups))
             row = rows.add_recording(made.ecg, subject, visit_days=0.0)

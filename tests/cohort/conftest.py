@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,18 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_cohort(tmp_path_factory.mktemp("standin") / "cohort")
 
 
+@pytest.fixture(scope="session")
+def ragged_standin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with recordings of two lengths."""
+    return write_cohort(tmp_path_factory.mktemp("ragged") / "cohort", ragged=True)
+
+
 @pytest.fixture
-def new_cohort(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes a stand-in cohort of one's own, to be broken."""
-    return lambda **kwargs: write_cohort(tmp_path / "cohort", **kwargs)
+def new_cohort(standin: Path, ragged_standin: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A function that copies a stand-in cohort, to be broken."""
+
+    def copy(ragged: bool = False) -> Path:
+        source = ragged_standin if ragged else standin
+        return shutil.copytree(source, tmp_path / "cohort", ignore=shutil.ignore_patterns("cache"))
+
+    return copy

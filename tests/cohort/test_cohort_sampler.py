@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecgcmr.cohort.sampler import BatchSampler, epoch_order, sequential_batches
@@ -30,6 +30,7 @@ def test_epoch_order__every_place_is_equally_likely():
     assert np.all(np.abs(first - 400) < 5 * np.sqrt(2000 * 0.2 * 0.8))
 
 
+@settings(max_examples=40)
 @given(
     n=st.integers(4, 200),
     global_batch=st.sampled_from([4, 8, 12]),
@@ -46,6 +47,7 @@ def test_batches__independent_of_world_size(n, global_batch, world, seed):
         np.testing.assert_array_equal(np.concatenate([batches[step] for batches in ranks]), batch)
 
 
+@settings(max_examples=40)
 @given(n=st.integers(2, 120), batch_size=st.integers(1, 30), world=st.sampled_from([1, 2]), stop=st.integers(0, 20))
 def test_state__resumes_with_the_same_batches(n, batch_size, world, stop):
     def take(sampler, count):
