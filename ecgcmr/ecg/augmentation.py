@@ -1,7 +1,7 @@
 """Augmentations of ECG batches, on the device of the batch, with the generator passed in.
 
-Random numbers that belong to samples are drawn for the global batch (world * B rows) and cut to the rank's rows, so
-that P processes of B samples see exactly what one process of P * B samples sees.
+Random numbers that belong to samples are those of the global batch (world * B rows), so that P processes of B samples
+see exactly what one process of P * B samples sees.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ecgcmr.ecg.noise import normal_rows
+
 Shard = tuple[int, int]
 
 # Values of a block on the CPU: four samples of 12 x 2500, half a megabyte.
 _BLOCK_VALUES = 120_000
+
+# Rows that share a stream of noise on a device.
+_DEVICE_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -133,16 +138,19 @@ class EcgAugment:
             config = AugmentConfig.from_dict(config)
         self.config = config
 
-    def __call__(self, ecg_BLT: Tensor, generator: torch.Generator, shard: Shard = (0, 1)) -> Tensor:
-        """Return the augmented batch; the input is not changed.
+    def __call__(
+        self, ecg_BLT: Tensor, generator: torch.Generator, shard: Shard = (0, 1), inplace: bool = False
+    ) -> Tensor:
+        """Return the augmented batch.
 
         Args:
             ecg_BLT: (B, L, T), floating point.
             generator: In the same state on every rank.
             shard: (rank, world) of this part of the global batch.
+            inplace: Write into the input, which spares the memory's first touch; for a crop that nobody else holds.
 
         Returns:
-            (B, L, T), type and device of the input.
+            (B, L, T), type and device of the input, which is unchanged unless `inplace`.
         """
         c = self.config
         if c.gate == 0.0:
@@ -152,15 +160,17 @@ class EcgAugment:
         phase = self._phase(draw, passed)
         jitter, scale = self._sizes(draw, passed)
         keep = (draw.uniform(ecg_BLT.shape[1]) >= c.lead_dropout) | ~passed[:, None] if c.lead_dropout > 0 else None
-        out = torch.empty_like(ecg_BLT)
+        seed = draw.seed()
+        out = ecg_BLT if inplace else torch.empty_like(ecg_BLT)
         # block by block, so that a block's spectrum and noise stay in the processor's cache
-        for rows, noise in draw.noise_blocks(jitter is not None):
+        for rows in _blocks(ecg_BLT):
             block = ecg_BLT[rows] if phase is None else _turned(ecg_BLT[rows], phase[rows])
-            factor = scale[rows, None, None]
+            if jitter is None:
+                factor = scale[rows, None, None]
+            else:
+                factor = draw.factor(seed, rows, scale[rows], jitter[rows] * scale[rows])
             if keep is not None:
                 factor = factor * keep[rows, :, None].to(factor.dtype)
-            if noise is not None and jitter is not None:
-                factor = noise.mul_(jitter[rows, None, None]).add_(1.0).mul_(factor)
             torch.mul(block, factor, out=out[rows])
         return out
 
@@ -226,26 +236,38 @@ class _Draw:
     def normal(self) -> Tensor:
         return self._draw(True)
 
-    def noise_blocks(self, wanted: bool) -> Iterator[tuple[slice, Tensor | None]]:
-        """Yield (rows, standard normal noise of these rows or None) over the rank's rows.
+    def seed(self) -> int:
+        """Return a number that all ranks share."""
+        return int(torch.randint(2**62, (), generator=self._generator, device=self._generator.device))
 
-        The blocks lie on a grid over the global batch, each with a stream of its own seeded from the generator: a
-        rank draws noise for its rows only, whatever the number of ranks is.
+    def factor(self, seed: int, rows: slice, shift_B: Tensor, size_B: Tensor) -> Tensor:
+        """Return shift + size * noise (B, L, T) for some of the rank's rows, B of them.
+
+        The noise of a row depends on the seed and the row's number in the global batch only: a rank computes its own
+        rows, whatever the number of ranks is.
         """
-        seed = int(torch.randint(2**31, (), generator=self._generator, device=self._generator.device))
-        values = _BLOCK_VALUES if self.device.type == "cpu" else 256 * _BLOCK_VALUES  # devices want few large blocks
-        size = max(1, values // (self.shape[1] * self.shape[2]))
-        stream = torch.Generator(self.device)
-        last = self._first + self.shape[0]
-        for block in range(self._first // size, -(-last // size)):
-            begin, end = max(block * size, self._first), min((block + 1) * size, last)
-            rows = slice(begin - self._first, end - self._first)
-            noise = None
-            if wanted:
-                stream.manual_seed(seed + block)
-                drawn = torch.randn((size, *self.shape[1:]), generator=stream, device=self.device)
-                noise = drawn[begin - block * size : end - block * size].to(self.dtype)
-            yield rows, noise
+        first, n_rows = self._first + rows.start, rows.stop - rows.start
+        shape = (n_rows, *self.shape[1:])
+        if self.device.type == "cpu":
+            values = shape[1] * shape[2]
+            drawn = normal_rows(seed, first, (n_rows, values), shift_B.float().numpy(), size_B.float().numpy())
+            return torch.from_numpy(drawn).view(shape).to(self.dtype)
+        # devices: groups of rows with a stream each, on a grid over the global batch
+        parts, stream = [], torch.Generator(self.device)
+        for group in range(first // _DEVICE_ROWS, -(-(first + n_rows) // _DEVICE_ROWS)):
+            stream.manual_seed(seed + group)
+            drawn_rows = torch.randn((_DEVICE_ROWS, *shape[1:]), generator=stream, device=self.device)
+            begin = group * _DEVICE_ROWS
+            parts.append(drawn_rows[max(first - begin, 0) : first + n_rows - begin])
+        return torch.cat(parts).to(self.dtype).mul_(size_B[:, None, None]).add_(shift_B[:, None, None])
+
+
+def _blocks(ecg_BLT: Tensor) -> Iterator[slice]:
+    """Yield the rows of each block: on the CPU a few samples, on devices the whole batch."""
+    batch = ecg_BLT.shape[0]
+    size = max(1, _BLOCK_VALUES // math.prod(ecg_BLT.shape[1:])) if ecg_BLT.device.type == "cpu" else batch
+    for begin in range(0, batch, size):
+        yield slice(begin, min(begin + size, batch))
 
 
 def crop_start(ecg_BLT: Tensor, n: int) -> Tensor:

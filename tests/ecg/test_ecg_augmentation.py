@@ -155,6 +155,15 @@ def test_augment__shards_together_equal_one_process(preset: str, batch: int, n: 
     assert all(torch.equal(state, whole.get_state()) for state in states)
 
 
+@pytest.mark.parametrize("preset", ["mae", "mmcl", "light"])
+def test_augment__in_place_gives_the_same(preset: str) -> None:
+    x = _batch(9, 2500)
+    expected = EcgAugment(preset)(x, _generator())
+    got = EcgAugment(preset)(x, _generator(), inplace=True)
+    assert got is x
+    torch.testing.assert_close(got, expected, atol=0, rtol=0)
+
+
 def test_augment__float64_and_half_batches_see_the_same_random_numbers() -> None:
     x = _batch()
     single = EcgAugment("mae")(x, _generator())
