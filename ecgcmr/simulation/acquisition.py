@@ -134,9 +134,7 @@ def _electrode_motion(n: int, rate_hz: float, design: AcquisitionDesign, rng: np
     return shift
 
 
-def _lead_off(
-    potentials: Array, rate_hz: float, mains_hz: float, rng: np.random.Generator
-) -> tuple[Array, int]:
+def _lead_off(potentials: Array, rate_hz: float, mains_hz: float, rng: np.random.Generator) -> tuple[Array, int]:
     """An electrode that loses contact floats: drift and mains instead of the heart, from some moment on."""
     electrode = int(rng.integers(len(ELECTRODES)))
     n = potentials.shape[1]

@@ -69,7 +69,9 @@ def action_potential(
     Returns:
         Potential between 0 (rest) and 1 (healthy plateau).
     """
-    return upstroke(time_ms) - plateau_loss * settling(time_ms) - (1.0 - plateau_loss) * repolarization(time_ms - apd_ms)
+    return (
+        upstroke(time_ms) - plateau_loss * settling(time_ms) - (1.0 - plateau_loss) * repolarization(time_ms - apd_ms)
+    )
 
 
 @dataclass(frozen=True)

@@ -96,9 +96,7 @@ def _surface_edges(
     return start, end, cost, entry_ms
 
 
-def activation_times(
-    wall: Wall, conduction: Conduction
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def activation_times(wall: Wall, conduction: Conduction) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Activation of the inner and outer face of every wall point.
 
     Args:
@@ -124,7 +122,9 @@ def activation_times(
         inner[left], 1.0 / (conduction.left_m_s * viable[left]), conduction.left_sites_mm, conduction.left_delays_ms
     )
     r_from, r_to, r_cost, r_entry = _surface_edges(
-        right_points, 1.0 / (conduction.right_m_s * right_viable), conduction.right_sites_mm,
+        right_points,
+        1.0 / (conduction.right_m_s * right_viable),
+        conduction.right_sites_mm,
         conduction.right_delays_ms,
     )
     of_point = np.full(len(wall.scar), -1)

@@ -78,9 +78,7 @@ def double_layer(activation: Activation, electrics: Electrics) -> DoubleLayer:
     ischemic = np.clip(points.ischemia, 0.0, 1.0)
     apd_epi = apd_endo - gradient
     # ischemia shortens the subendocardial action potential and lowers its plateau (Janse & Wit, Physiol Rev 1989;69:1049)
-    return DoubleLayer(
-        activation.endo_ms, activation.epi_ms, apd_endo - 22.0 * ischemic, apd_epi, 0.06 * ischemic
-    )
+    return DoubleLayer(activation.endo_ms, activation.epi_ms, apd_endo - 22.0 * ischemic, apd_epi, 0.06 * ischemic)
 
 
 def transfer(heart: Heart, electrics: Electrics, points: VentricularWall) -> tuple[Array, Array]:
@@ -103,9 +101,7 @@ def transfer(heart: Heart, electrics: Electrics, points: VentricularWall) -> tup
 def atrial_transfer(electrics: Electrics) -> Array:
     """Potential [mV] of the atrial dipoles along x, y, z at each electrode, (9, 2, 3), for unit moments."""
     place = electrics.atria.position_mm
-    columns = [
-        dipole_potentials(np.tile(axis, (2, 1)), place, electrics.electrodes_mm) for axis in np.eye(3)
-    ]
+    columns = [dipole_potentials(np.tile(axis, (2, 1)), place, electrics.electrodes_mm) for axis in np.eye(3)]
     return GAIN_MV * np.stack(columns, axis=2)
 
 

@@ -96,6 +96,4 @@ def draw_rhythm(
         effective[beat] = memory
     keep = onset < duration_s + 0.6
     breath = np.sin(2.0 * np.pi * respiration_hz * onset + phase)
-    return Rhythm(
-        onset[keep], effective[keep] ** QT_EXPONENT, breath[keep], respiration_hz, phase, fibrillation
-    )
+    return Rhythm(onset[keep], effective[keep] ** QT_EXPONENT, breath[keep], respiration_hz, phase, fibrillation)

@@ -48,9 +48,7 @@ def test_activation_times__scale_with_length_and_inversely_with_speed() -> None:
     site = np.array([[0.0, 0.0, 30.0]])
     base, _ = activation_times(sphere(), Conduction(1.0, 1.0, site, np.zeros(1), NO_SITES, np.empty(0)))
     fast, _ = activation_times(sphere(), Conduction(2.0, 1.0, site, np.zeros(1), NO_SITES, np.empty(0)))
-    large, _ = activation_times(
-        sphere(radius=60.0), Conduction(1.0, 1.0, 2 * site, np.zeros(1), NO_SITES, np.empty(0))
-    )
+    large, _ = activation_times(sphere(radius=60.0), Conduction(1.0, 1.0, 2 * site, np.zeros(1), NO_SITES, np.empty(0)))
     # explicit zeros are lifted to 1e-6 ms so that they stay edges of the graph
     np.testing.assert_allclose(fast, base / 2, atol=1e-5)
     np.testing.assert_allclose(large, base * 2, atol=1e-5)
