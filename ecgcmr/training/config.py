@@ -223,12 +223,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise FileNotFoundError(f"{path}: no such run file; complete ones are in configs/pretrain and configs/finetune")
     try:
         file = OmegaConf.load(path)
+        if not OmegaConf.is_dict(file):
+            raise ValueError(f"{path}: expected keys and values at the top, found {type(file).__name__}")
         given = OmegaConf.from_dotlist([_checked_override(text) for text in overrides])
         merged = OmegaConf.to_container(OmegaConf.merge(file, given), resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"{path}: cannot be read as a run file: {' '.join(str(error).split())}") from None
-    if not isinstance(merged, dict):
-        raise ValueError(f"{path}: expected keys and values at the top, found {type(merged).__name__}")
+    assert isinstance(merged, dict)
     tree = {str(key): value for key, value in merged.items()}
     return check_config(tree, str(path), OmegaConf.to_container(given))
 

@@ -17,6 +17,11 @@ log = logging.getLogger(__name__)
 WORTH_IT = 1.3
 """How much faster bfloat16 must be to be chosen: below that its rounding is not worth it."""
 
+HOPELESS = 10.0
+"""How much slower the first call in bfloat16 may be before no more time is spent on it."""
+
+_ROWS, _LARGEST = 256, 1024
+
 
 @dataclass(frozen=True)
 class PrecisionChoice:
@@ -44,7 +49,7 @@ def choose_precision(module: nn.Module, device: torch.device, budget_s: float = 
     """Time the module's largest linear layer (or convolution as a product) in both precisions.
 
     Args:
-        module: The objective; only the sizes of its layers are read.
+        module: The objective; only the sizes of its layers are read (up to 1024, larger ones behave alike).
         device: Where the run computes.
         budget_s: Time to spend after one warm-up of each [s].
 
@@ -53,11 +58,12 @@ def choose_precision(module: nn.Module, device: torch.device, budget_s: float = 
     """
     width = _largest_product(module)
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1024, width[0], generator=generator).to(device)
+    x = torch.randn(_ROWS, width[0], generator=generator).to(device)
     weight = torch.randn(width[1], width[0], generator=generator).to(device).requires_grad_()
     seconds: dict[bool, list[float]] = {False: [], True: []}
-    for low in seconds:
-        _time_layer(x, weight, low)
+    first = {low: _time_layer(x, weight, low) for low in seconds}
+    if first[True] > HOPELESS * first[False]:  # processors without bfloat16 emulate it, 10 to 50 times slower
+        return PrecisionChoice("no", first[False] / first[True], width)
     start = time.perf_counter()
     while len(seconds[True]) < 2 or time.perf_counter() - start < budget_s:
         for low, taken in seconds.items():  # interleaved: a neighbor on the machine slows both alike
@@ -71,7 +77,8 @@ def _largest_product(module: nn.Module) -> tuple[int, int]:
     sizes += [
         (layer.weight[0].numel(), layer.out_channels) for layer in module.modules() if isinstance(layer, nn.Conv2d)
     ]
-    return max(sizes, key=lambda size: size[0] * size[1], default=(256, 256))
+    rows, columns = max(sizes, key=lambda size: size[0] * size[1], default=(256, 256))
+    return min(rows, _LARGEST), min(columns, _LARGEST)
 
 
 def _time_layer(x: Tensor, weight: Tensor, low: bool) -> float:
