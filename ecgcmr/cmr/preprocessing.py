@@ -183,7 +183,7 @@ class CmrPipeline:
             return found
         if self.center == "image":
             return 0.5 * (pixels_SFHW.shape[2] - 1), 0.5 * (pixels_SFHW.shape[3] - 1)
-        return selection.motion_center(pixels_SFHW, spacing_mm, radius_mm=0.2 * self.crop_mm)
+        return selection.motion_center(pixels_SFHW, spacing_mm, radius_mm=0.25 * self.crop_mm)
 
     def _choose_frames(self, cine: Cine, center: tuple[float, float]) -> NDArray[np.int64]:
         n, times = cine.pixels.shape[1], cine.frame_times_ms

@@ -19,7 +19,7 @@ SLICE_MM = (4.0, 20.0)
 MIN_SAX_SLICES = 6
 CYCLE_MS = (300.0, 2000.0)
 HEART_MARGIN_MM = 45.0  # about half a heart
-HEART_RADIUS_MM = 26.0
+HEART_RADIUS_MM = 32.5
 
 
 @dataclass(frozen=True)
