@@ -27,7 +27,7 @@ _PUBLIC = {
     "probes": ("LogisticProbe", "RidgeProbe"),
     "results": ("ROW_KEYS", "make_row", "read_results", "write_results"),
     "retrieval": ("Retrieval", "retrieve", "retrieve_both_ways"),
-    "scores": ("ArmKey", "Score", "difference", "rows", "score_predictions"),
+    "scores": ("ArmKey", "Score", "difference", "rows", "score_predictions", "score_retrieval"),
 }
 _WHERE = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = sorted(_WHERE)

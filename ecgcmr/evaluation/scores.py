@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,9 @@ from numpy.typing import NDArray
 from ecgcmr.evaluation.bootstrap import Interval, SubjectDraws, bootstrap_metrics, percentile_interval
 from ecgcmr.evaluation.metrics import choose_threshold, get_metric, metrics_for
 from ecgcmr.evaluation.results import DIFFERENCE, make_row
+
+if TYPE_CHECKING:
+    from ecgcmr.evaluation.retrieval import Retrieval
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,20 @@ def _threshold(rows: pd.DataFrame) -> float | None:
         if part["truth"].nunique() == 2:
             return choose_threshold(part["truth"].to_numpy(), part["prediction"].to_numpy(), split)
     return None
+
+
+def score_retrieval(found: Mapping[int, Retrieval], draws: SubjectDraws, key: ArmKey) -> list[Score]:
+    """Scores `recall_at_k` and `median_rank` of one direction, which is the target, one retrieval for each seed."""
+    if not found or len({(one.direction, one.gallery) for one in found.values()}) != 1:
+        raise ValueError(f"arm {key.arm!r}: seeds must be retrievals of one direction and one size of gallery")
+    summaries = [one.summarise(draws) for one in found.values()]
+    direction = next(iter(found.values())).direction
+    scores = []
+    for name in summaries[0]:
+        each = [summary[name] for summary in summaries]
+        values, stacked = np.array([one.value for one in each]), np.stack([one.draws for one in each])
+        scores.append(Score(key, direction, name, tuple(found), values, stacked, each[0].n_subjects))
+    return scores
 
 
 def difference(first: Sequence[Score], second: Sequence[Score]) -> list[Score]:

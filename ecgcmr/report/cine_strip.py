@@ -60,7 +60,7 @@ def cine_strip(cine: Cine, options: StripOptions | None = None, title: str = "")
     total = per_row * width + (per_row - 1) * _GAP
     text = total / (33 if per_row <= 3 else 64)
     step = height + text * 1.6 + _GAP
-    svg = Svg(total, n_rows * step + text * 1.2, _alt(cine, frames, options.contours and cine.masks is not None))
+    svg = Svg(total, n_rows * step - _GAP, _alt(cine, frames, options.contours and cine.masks is not None))
     for i, frame in enumerate(frames):
         x, y = (i % per_row) * (width + _GAP), (i // per_row) * step
         svg.image(pixels[i], (x, y, width, height))
@@ -126,9 +126,8 @@ def _legend(cine: Cine, contours: bool) -> str:
     if not contours or cine.masks is None or not cine.mask_labels:
         return ""
     words = {1: "amber", 2: "light blue", 3: "lime"}
-    names = {
-        v: name.replace("_", " ").replace("lv ", "LV ").replace("rv ", "RV ") for v, name in cine.mask_labels.items()
-    }
+    plain = {v: name.replace("_", " ") for v, name in cine.mask_labels.items()}
+    names = {v: name.replace("lv ", "LV ").replace("rv ", "RV ") for v, name in plain.items()}
     named = [f"{names[v]} ({words.get(v, 'pink')})" for v in sorted(names) if v]
     return " Outlines: " + ", ".join(named) + "."
 

@@ -57,15 +57,20 @@ def ecg_paper(recording: EcgRecording, layout: Layout = "3x4", title: str = "", 
         for y in centers:
             _calibration_pulse(svg, _MARGIN + names_left, y + 2)
     x0 = _MARGIN + names_left + _PULSE
+    names: list[tuple[float, float, str]] = []
     for lead, row, (start, stop) in _placed(layout, n):
         x = x0 + np.arange(start, stop) / recording.rate_hz * MM_PER_S
         _trace(svg, x, centers[row] + 2 - gain * leads[lead][start:stop])
         at = x0 + start / recording.rate_hz * MM_PER_S
         name_at = (at + 1.2, centers[row] - pitch * 0.28) if layout == "3x4" else (_MARGIN - 1, centers[row] + 2)
-        svg.text(*name_at, lead, font_size=3.6, font_weight=600, fill=_TRACE)
+        names.append((*name_at, lead))
         if start:
             for shift in (-1.5, 0.5):
                 svg.line((at, centers[row] + shift), (at, centers[row] + shift + 2), stroke=_TRACE, stroke_width=0.25)
+    # Names last and with a rim of paper, so that no complex runs through them.
+    rim = {"stroke": _PAPER, "stroke_width": 1.2, "paint_order": "stroke", "stroke_linejoin": "round"}
+    for x_name, y_name, lead in names:
+        svg.text(x_name, y_name, lead, font_size=3.6, font_weight=600, fill=_TRACE, **rim)
     scale = "25 mm/s   10 mm/mV" if recording.unit == "mV" else "25 mm/s   5 mm per standard deviation (voltage lost)"
     svg.text(_MARGIN, height - 2.4, scale, font_size=3.2, fill=_TRACE)
     caption = (

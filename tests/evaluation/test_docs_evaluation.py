@@ -12,4 +12,4 @@ def test_docs_evaluation__code_runs(tmp_path, monkeypatch, capsys):
         exec(compile(block, "docs/evaluation.md", "exec"), scope)
     assert {p.name for p in tmp_path.iterdir()} == {"predictions.parquet", "results.json", "report.html"}
     assert "beats scratch" in Path("report.html").read_text(encoding="utf-8")
-    assert "null_gap" in capsys.readouterr().out
+    assert "gap" in capsys.readouterr().out

@@ -3,7 +3,16 @@ import pytest
 
 from ecgcmr.evaluation.bootstrap import draw_subjects
 from ecgcmr.evaluation.predictions import make_predictions
-from ecgcmr.evaluation.scores import ArmKey, Score, difference, is_better, rows, score_predictions
+from ecgcmr.evaluation.retrieval import retrieve
+from ecgcmr.evaluation.scores import (
+    ArmKey,
+    Score,
+    difference,
+    is_better,
+    rows,
+    score_predictions,
+    score_retrieval,
+)
 
 KINDS = {"LVEDV": "regression", "MI": "binary"}
 
@@ -139,3 +148,25 @@ def test_is_better__by_metric():
     assert not is_better("mae_diff", 0.1)
     assert is_better("median_rank_diff", -3)
     assert is_better("recall_at_10", 0.1)
+
+
+def test_score_retrieval__gives_rows_and_paired_differences():
+    rng = np.random.default_rng(4)
+    ecg = rng.normal(size=(80, 6))
+    draws = draw_subjects(np.arange(80), 300, rng)
+    arms = {
+        noise: score_retrieval(
+            {0: retrieve(ecg, ecg + rng.normal(0, noise, ecg.shape), np.arange(80))},
+            draws,
+            ArmKey(str(noise), "retrieval"),
+        )
+        for noise in (0.2, 3.0)
+    }
+    found = {r["metric"]: r for r in rows(arms[0.2]) if r["seed"] is None}
+    assert set(found) == {"recall_at_1", "recall_at_5", "recall_at_10", "median_rank"}
+    assert found["recall_at_10"]["target"] == "ecg_to_cmr"
+    gain = {s.metric: s.interval() for s in difference(arms[0.2], arms[3.0])}
+    assert gain["recall_at_10_diff"].lo > 0
+    assert gain["median_rank_diff"].hi < 0
+    with pytest.raises(ValueError, match="one direction"):
+        score_retrieval({}, draws, ArmKey("a", "retrieval"))
