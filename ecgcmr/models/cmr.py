@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any
 
 import timm
@@ -24,7 +25,9 @@ class TimmEncoder(nn.Module):
         if config.in_channels is None:
             raise ValueError("CmrEncoderConfig.in_channels is not set; give the number of slices times frames")
         if not timm.is_model(config.name):
-            near = ", ".join(timm.list_models(f"*{config.name[:6]}*")[:5]) or "resnet18, resnet50"
+            near = (
+                ", ".join(get_close_matches(config.name, timm.list_models(), n=5, cutoff=0.5)) or "resnet18, resnet50"
+            )
             raise ValueError(f"CMR encoder {config.name!r} is no timm model; near names: {near}; or cine_transformer")
         self.config: dict[str, Any] = {
             **config.model_dump(),
@@ -48,16 +51,16 @@ class TimmEncoder(nn.Module):
 
     def forward(self, cmr: Tensor) -> Tensor:
         """Embed studies, (B, C, H, W) or (B, V, F, H, W) with V * F = C to (B, D)."""
-        if cmr.ndim == 5:
-            cmr = cmr.flatten(1, 2)
-        if cmr.ndim != 4 or cmr.shape[1] != self.in_channels:
+        image = cmr.flatten(1, 2) if cmr.ndim == 5 else cmr
+        if image.ndim != 4 or image.shape[1] != self.in_channels:
             raise ValueError(
-                f"CMR input has shape {tuple(cmr.shape)}, expected (B, {self.in_channels}, H, W); "
+                f"CMR input has shape {tuple(cmr.shape)}, expected (B, {self.in_channels}, H, W) "
+                "or slices and frames of that product; "
                 "choose that many frames in the CMR pipeline, or build the encoder with another in_channels"
             )
         if not cmr.is_floating_point():
             raise ValueError(f"CMR input has type {cmr.dtype}, expected a floating point type in [0, 1]")
-        out: Tensor = self.backbone((2 * cmr - 1).contiguous(memory_format=self._format))
+        out: Tensor = self.backbone((2 * image - 1).contiguous(memory_format=self._format))
         return out
 
 
