@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from ecgcmr.cmr import selection
 from ecgcmr.cmr.cine import Cine
+from ecgcmr.cmr.resample import separable, triangle_filter
 
 VERSION = 1
 FRAME_RULES = ("ed_mid_es", "even")
@@ -208,8 +208,7 @@ class CmrPipeline:
                 triangle_filter(pixels_SFHW.shape[2 + axis], self.size, middle, self.crop_mm / spacing_mm[axis])
             )
         (rows, rows_inside, tall), (columns, columns_inside, wide) = filters
-        window = pixels_SFHW[:, :, tall, wide].astype(np.float32)
-        crop = np.matmul(np.matmul(rows, window), columns.T)
+        crop = separable(pixels_SFHW[:, :, tall, wide], rows, columns)
         inside = crop[:, :, rows_inside][:, :, :, columns_inside]
         if inside.size == 0:
             return np.zeros(crop.shape, dtype=np.uint8)
@@ -219,35 +218,6 @@ class CmrPipeline:
         scaled = (crop - low) * np.float32(255.0 / (high - low))
         scaled *= rows_inside[:, None] & columns_inside
         return (np.clip(scaled, 0.0, 255.0) + np.float32(0.5)).astype(np.uint8)
-
-
-def triangle_filter(
-    length: int, size: int, center_px: float, extent_px: float
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], slice]:
-    """Matrix that resamples a window of one axis, anti-aliased.
-
-    Output pixel i averages over a triangle around its center, as wide as the larger of the two pixels: linear
-    interpolation when enlarging, area weighting when shrinking. Rows whose center is outside the frame are zero.
-
-    Args:
-        length: Pixels of the source axis.
-        size: Pixels of the output.
-        center_px: Middle of the window as a source pixel index.
-        extent_px: Length of the window in source pixels.
-
-    Returns:
-        Matrix (size, n), which outputs lie in the frame (size,), and the n source pixels that the matrix reads.
-    """
-    step = extent_px / size
-    reach = max(step, 1.0)
-    position = center_px + (np.arange(size) + 0.5) * step - 0.5 * extent_px
-    inside = (position >= -0.5) & (position <= length - 0.5)
-    first = min(max(math.floor(position[0] - reach), 0), length - 1)
-    last = max(min(math.ceil(position[-1] + reach), length - 1), first)
-    distance = np.abs(position[:, None] - np.arange(first, last + 1)) / reach
-    weight = np.maximum(1.0 - distance, 0.0) * inside[:, None]
-    weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
-    return weight.astype(np.float32), inside, slice(first, last + 1)
 
 
 def lv_area(cine: Cine) -> NDArray[np.float64] | None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from ecgcmr.cmr import selection
 from ecgcmr.cmr.cine import Cine
-from ecgcmr.cmr.preprocessing import CmrPipeline, named_pipeline, triangle_filter
+from ecgcmr.cmr.preprocessing import CmrPipeline, named_pipeline
+from ecgcmr.cmr.resample import separable, triangle_filter
 
 NAMES = ("three_frames", "cine", "reference_crop")
 
@@ -294,3 +295,14 @@ def test_call__real_studies_keep_the_left_ventricle_in_the_crop(shared_data: Pat
     assert len(files) >= 9
     assert (np.abs(points[:, 1] - row) < half).all()
     assert (np.abs(points[:, 0] - column) < half).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float64])
+def test_separable__equals_the_matrix_products(dtype: type) -> None:
+    images = np.random.default_rng(0).integers(0, 200, (2, 3, 50, 40)).astype(dtype)
+    rows, _, tall = triangle_filter(50, 16, 20.0, 60.0)
+    columns, _, wide = triangle_filter(40, 24, 22.0, 17.0)
+    window = images[:, :, tall, wide]
+    expected = rows @ window.astype(np.float64) @ columns.T
+    np.testing.assert_allclose(separable(window, rows, columns), expected, atol=1e-3)
+    assert (expected[:, :, 0] == 0).all()  # the window begins above the frame
