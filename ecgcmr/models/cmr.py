@@ -37,12 +37,11 @@ class TimmEncoder(nn.Module):
         reserved = {"in_chans", "num_classes", "pretrained"} & set(config.timm_args)
         if reserved:
             raise ValueError(f"timm_args must not set {sorted(reserved)}: the encoder's own fields do")
+        more: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in config.timm_args.items()
+        }
         backbone: Any = timm.create_model(
-            config.name,
-            pretrained=config.pretrained,
-            in_chans=config.in_channels,
-            num_classes=0,
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in config.timm_args.items()},
+            config.name, pretrained=config.pretrained, in_chans=config.in_channels, num_classes=0, **more
         )
         self.embed_dim = int(backbone.num_features)
         self.backbone = backbone

@@ -31,8 +31,8 @@ class MaskedEcgConfig(StrictConfig):
         masked_only: Take both terms over hidden patches only; the reference takes them over all.
         norm_pix: Predict patches that are standardized one by one.
         legacy_len_keep: Round the number of visible patches down as the reference does (59 of 300 at .8).
-        legacy_ncc: "Center" the prediction by its variance, as the code that trained the released weights did; equal but
-            for rounding, because the target is centered and a constant of the prediction cancels.
+        legacy_ncc: "Center" the prediction by its variance, as the code that trained the released weights did; equal
+            but for rounding, because the target is centered and a constant of the prediction cancels.
         decoder: Sizes of the decoder.
         ecg_augment: Preset or settings of `ecgcmr.ecg.augmentation`.
     """

@@ -97,7 +97,7 @@ def test_projection_head__has_the_reference_layout() -> None:
 
 
 def test_create_cmr_encoder__names_near_models() -> None:
-    with pytest.raises(ValueError, match="resnet10t|resnet18"):
+    with pytest.raises(ValueError, match=r"resnet10t|resnet18"):
         create_cmr_encoder("resnet11", 3)
     with pytest.raises(ValueError, match="in_channels"):
         create_cmr_encoder("resnet18")

@@ -1,7 +1,7 @@
 """One process with batch 2B computes what two gloo processes with batch B compute: loss, gradients and statistics.
 
-With augmentation, random crops, masks and stochastic depth on, with missing modalities, missing labels, a subject on both
-processes, and a BatchNorm image encoder.
+With augmentation, random crops, masks and stochastic depth on, with missing modalities, missing labels, a subject
+on both processes, and a BatchNorm image encoder.
 """
 
 import math
@@ -25,7 +25,10 @@ from ecgcmr.objectives.distributed import my_rows
 
 ROWS = 8
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
-VARIANTS = {**{name: (fields, "mean") for name, fields in CASES.items()}, "attention probe": (CASES["probe"], "attention")}
+VARIANTS = {
+    **{name: (fields, "mean") for name, fields in CASES.items()},
+    "attention probe": (CASES["probe"], "attention"),
+}
 
 
 def one_step(name: str, dtype: torch.dtype) -> dict[str, Tensor]:
