@@ -83,7 +83,7 @@ def audit_groups(table: pd.DataFrame, plan: AuditPlan, generator: np.random.Gene
     first = rows.drop_duplicates("subject")
     who, level = first["subject"].to_numpy(), first["level"].to_numpy()
     draws = draw_subjects(who, plan.n_draws, generator, strata=level)
-    level = level[np.argsort(who)]
+    level = level[np.argsort(who)].astype(str)
     records, reported = [], {}
     for name in sorted(set(level), key=lambda one: (one == UNKNOWN, one)):
         part = rows[rows["level"] == name]
@@ -164,9 +164,10 @@ def _null_gaps(
 ) -> NDArray[np.float64]:
     """Gaps (permutations,) with group labels permuted over subjects: a permutation is a set of 0/1 weights."""
     draws, level = drawn
-    member = np.stack([generator.permutation(level) for _ in range(plan.n_permutations)])
+    levels, codes = np.unique(level, return_inverse=True)
+    member = generator.permuted(np.tile(codes.astype(np.int16), (plan.n_permutations, 1)), axis=1)
     values = []
     for name in names:
-        weights = SubjectDraws(draws.subjects, (member == name).astype(np.uint16))
+        weights = SubjectDraws(draws.subjects, (member == np.searchsorted(levels, name)).astype(np.uint16))
         values.append(_metric(plan, rows, weights).draws)
     return np.asarray(np.ptp(np.stack(values), axis=0))

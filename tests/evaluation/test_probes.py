@@ -25,15 +25,15 @@ def test_ridge_probe__equals_sklearn_at_its_own_penalty(data):
 
 
 def test_ridge_probe__penalty_is_the_best_of_a_slow_leave_one_out(data):
-    x, y = data
+    x, y = data[0][:45], data[1][:45]
     z = StandardScaler().fit_transform(x)
-    probe = RidgeProbe(candidates=ALPHAS[::3]).fit(x, y)
+    probe = RidgeProbe(candidates=ALPHAS[::6]).fit(x, y)
     for j in range(2):
         error = [
             np.mean((cross_val_predict(Ridge(alpha=a), z, y[:, j], cv=LeaveOneOut()) - y[:, j]) ** 2)
-            for a in ALPHAS[::3]
+            for a in ALPHAS[::6]
         ]
-        assert probe.alphas[j] == pytest.approx(ALPHAS[::3][int(np.argmin(error))])
+        assert probe.alphas[j] == pytest.approx(ALPHAS[::6][int(np.argmin(error))])
 
 
 def test_ridge_probe__missing_labels_equal_a_fit_without_these_rows(data):

@@ -50,14 +50,14 @@ def test_retrieve__closed_form_gallery_equals_drawn_galleries():
     exact = retrieve(ecg, cmr, np.arange(30), gallery=8, ks=(1, 3))
     total = {1: np.zeros(30), 3: np.zeros(30)}
     seen = np.zeros(30)
-    for _ in range(6000):
+    for _ in range(2500):
         rows = rng.permutation(30)[:8]
         drawn = retrieve(ecg[rows], cmr[rows], rows, ks=(1, 3))
         seen[rows] += 1
         for k in total:
             total[k][rows] += drawn.hits[k]
     for k in total:
-        assert exact.hits[k] == pytest.approx(total[k] / seen, abs=0.05)
+        assert exact.hits[k] == pytest.approx(total[k] / seen, abs=0.07)
 
 
 def test_retrieve__direction_matters_and_scale_does_not():

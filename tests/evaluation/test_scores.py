@@ -154,14 +154,10 @@ def test_score_retrieval__gives_rows_and_paired_differences():
     rng = np.random.default_rng(4)
     ecg = rng.normal(size=(80, 6))
     draws = draw_subjects(np.arange(80), 300, rng)
-    arms = {
-        noise: score_retrieval(
-            {0: retrieve(ecg, ecg + rng.normal(0, noise, ecg.shape), np.arange(80))},
-            draws,
-            ArmKey(str(noise), "retrieval"),
-        )
-        for noise in (0.2, 3.0)
-    }
+    arms = {}
+    for noise in (0.2, 3.0):
+        seed = {0: retrieve(ecg, ecg + rng.normal(0, noise, ecg.shape), np.arange(80))}
+        arms[noise] = score_retrieval(seed, draws, ArmKey(str(noise), "retrieval"))
     found = {r["metric"]: r for r in rows(arms[0.2]) if r["seed"] is None}
     assert set(found) == {"recall_at_1", "recall_at_5", "recall_at_10", "median_rank"}
     assert found["recall_at_10"]["target"] == "ecg_to_cmr"
