@@ -160,7 +160,7 @@ def predict_run(context: DemoContext, name: str, cohort: Cohort, subjects: NDArr
     """Predictions of a supervised run (n, K) in original units and probabilities, the mean over crops."""
     weights = load_weights(context.weights(name))
     dataset = PairedDataset(cohort, subjects, weights.ecg_pipeline, None, labels=TARGETS)
-    head = _Predict(weights.modules["head"])
+    head = Predict(weights.modules["head"])
     return embed(weights, dataset, "ecg", options=_options(weights, "ecg", dataset), projection=head)
 
 
@@ -176,7 +176,7 @@ def _table(
     return make_predictions(subjects, TARGETS, (truth, predicted), [str(part) for part in where])
 
 
-class _Predict(nn.Module):
+class Predict(nn.Module):
     """A head that gives original units and probabilities instead of raw outputs."""
 
     def __init__(self, head: nn.Module) -> None:

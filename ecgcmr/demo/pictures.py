@@ -1,0 +1,105 @@
+"""Pictures of single subjects for the report: the ECG, the cine, what the MAE fills in, whom an ECG retrieves."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ecgcmr.cohort.dataset import PairedDataset
+from ecgcmr.cohort.store import Cohort
+from ecgcmr.demo.arms import embed_arm
+from ecgcmr.demo.compare import gallery, retrieve_pairs, shared_space
+from ecgcmr.demo.context import MAIN, DemoContext
+from ecgcmr.evaluation.retrieval import top_matches
+from ecgcmr.hub import load_weights
+from ecgcmr.models.ecg_mae import EcgMae
+from ecgcmr.report import cine_strip, ecg_paper, rank_histogram, reconstruction_figure, retrieval_example
+from ecgcmr.report.cine_strip import StripOptions
+from ecgcmr.report.page import Figure
+from ecgcmr.report.retrieval_figure import Example
+
+FRAMES = ("end-diastole", "mid-systole", "end-systole")
+MASK_RATIO = 0.75
+
+
+def subject_figures(context: DemoContext, subject: int) -> list[Figure]:
+    """One subject: the ECG on paper and the three frames that the CMR encoder sees."""
+    cohort = Cohort.open(context.cohort)
+    recording = int(np.flatnonzero(cohort.recordings["subject"] == subject)[0])
+    study = int(np.flatnonzero(cohort.studies["subject"] == subject)[0])
+    options = StripOptions(names=FRAMES)
+    return [
+        ecg_paper(cohort.recording(recording), title="What the ECG encoder sees: ten seconds, twelve leads"),
+        cine_strip(cohort.cine(study), options, title="What the CMR encoder sees: three frames of a mid short-axis slice"),
+    ]
+
+
+def reconstructions(context: DemoContext, subjects: list[int]) -> list[Figure]:
+    """What the masked autoencoder fills in where it saw nothing."""
+    weights = load_weights(context.weights("ecg_mae"))
+    mae = EcgMae(weights.modules["ecg"], weights.modules["ecg_decoder"]).eval()
+    dataset = PairedDataset(Cohort.open(context.cohort), subjects, weights.ecg_pipeline, None)
+    length, patch = mae.encoder.n_samples, mae.encoder.patch
+    ecg = dataset.batch(np.arange(len(dataset)))["ecg"][..., :length]
+    with torch.inference_mode():
+        made, hidden = mae.reconstruct(ecg, MASK_RATIO, torch.Generator().manual_seed(context.seed))
+    figures = []
+    for row, subject in enumerate(dataset.subjects):
+        signals = (ecg[row].numpy(), made[row].numpy())
+        masked = hidden[row, :, ::patch].numpy() > 0
+        rate = weights.ecg_pipeline.rate_hz
+        figures.append(reconstruction_figure(signals, masked, rate, title=f"Held-out subject {subject}"))
+    return figures
+
+
+def retrieval_figures(context: DemoContext, n_examples: int = 2) -> list[Figure]:
+    """Rank histograms both ways, and whom the ECGs of some subjects retrieve."""
+    both = retrieve_pairs(context, MAIN)
+    names = {"ecg_to_cmr": "ECG to CMR", "cmr_to_ecg": "CMR to ECG"}
+    figures = [rank_histogram(one.ranks, one.gallery, names[one.direction]) for one in both]
+    ecg, cmr = shared_space(context, MAIN)
+    who = gallery(context)
+    assert ecg.projection is not None, "an aligned run has projections"
+    assert cmr.projection is not None, "an aligned run has projections"
+    queries, candidates = ecg.projection[ecg.rows(who)], cmr.projection[cmr.rows(who)]
+    # Not the best cases: the queries at the first and second third of the ranks.
+    order = np.argsort(both[0].ranks, kind="stable")
+    chosen = [int(order[(k + 1) * len(order) // (n_examples + 1)]) for k in range(n_examples)]
+    return figures + [_example(context, who, (queries, candidates), query, both[0].ranks) for query in chosen]
+
+
+def _example(
+    context: DemoContext, who: np.ndarray, space: tuple[np.ndarray, np.ndarray], query: int, ranks: np.ndarray
+) -> Figure:
+    cohort = Cohort.open(context.cohort)
+    best = top_matches(space[0][query], space[1], 5)
+    recording = int(np.flatnonzero(cohort.recordings["subject"] == who[query])[0])
+    ecg = cohort.recording(recording)
+    place = np.flatnonzero(best == query)
+    labels = cohort.labels
+    notes = [f"LVEDV {labels.loc[who[k], 'LVEDV']:.0f} ml, LVM {labels.loc[who[k], 'LVM']:.0f} g" for k in best]
+    example = Example(
+        ecg=ecg.samples[ecg.leads.index("II")],
+        rate_hz=ecg.rate_hz,
+        frames=[_diastole(cohort, int(who[k])) for k in best],
+        true_place=int(place[0]) if len(place) else None,
+        rank=round(float(ranks[query])),
+        gallery=len(who),
+        true_frame=None if len(place) else _diastole(cohort, int(who[query])),
+        notes=notes,
+    )
+    truth = f"LVEDV {labels.loc[who[query], 'LVEDV']:.0f} ml, LVM {labels.loc[who[query], 'LVM']:.0f} g"
+    return retrieval_example(example, title=f"Query: subject {who[query]} (its own: {truth})")
+
+
+def _diastole(cohort: Cohort, subject: int) -> np.ndarray:
+    study = int(np.flatnonzero(cohort.studies["subject"] == subject)[0])
+    return np.asarray(cohort.cine(study, masks=False).pixels[0, 0])
+
+
+def example_subject(context: DemoContext) -> int:
+    """The first held-out subject of the gallery whose LVM is near the median: neither the best nor the worst case."""
+    found = embed_arm(context, next(arm for arm in context.arms() if arm.key == MAIN))
+    who = gallery(context)
+    mass = found.labels[found.rows(who), 3]
+    return int(who[np.argmin(np.abs(mass - np.nanmedian(mass)))])
