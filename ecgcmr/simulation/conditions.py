@@ -63,7 +63,8 @@ def narrow_coronaries(heart: Heart, rng: np.random.Generator) -> Heart:
 def dilate(heart: Heart, rng: np.random.Generator, lbbb: bool) -> Heart:
     """Dilated cardiomyopathy: a large, round, weak ventricle; the left atrium and the RV follow."""
     severity = rng.uniform(0.0, 1.0)
-    weak = 0.68 - 0.36 * severity
+    # The disease, not the strength the heart had before, sets most of the weakness that is left.
+    weak = (0.68 - 0.36 * severity) * (0.30 / float(heart.radial_shortening[:16].mean())) ** 0.8
     return replace(
         heart,
         dcm=True,
@@ -84,16 +85,17 @@ def hypertrophy(heart: Heart, rng: np.random.Generator) -> Heart:
     """Hypertrophic cardiomyopathy: septal (60 %), apical (20 %) or concentric (20 %); a small, vigorous cavity."""
     kind = str(rng.choice(["septal", "apical", "concentric"], p=[0.6, 0.2, 0.2]))
     extra = np.full(17, 0.8)
+    least = 15.5 - float(heart.wall_mm[:12].mean())  # so that the thickest segment reaches about 15 mm
     if kind == "septal":
-        peak = rng.uniform(9.0, 15.0)
+        peak = max(rng.uniform(9.0, 15.0), least)
         extra[list(SEPTAL)] = peak * rng.uniform(0.85, 1.1, 4)
         extra[list(NEXT_TO_SEPTUM)] = 0.4 * peak
     elif kind == "apical":
-        peak = rng.uniform(9.0, 13.0)
+        peak = max(rng.uniform(9.0, 13.0), least)
         extra[list(APICAL)] = peak * rng.uniform(0.85, 1.1, 4)
         extra[6:12], extra[16] = 0.25 * peak, 0.6 * peak
     else:
-        peak = rng.uniform(8.5, 11.5)
+        peak = max(rng.uniform(8.5, 11.5), least)
         extra[:16] = peak * rng.uniform(0.9, 1.1, 16)
     stiff = 1 - 0.35 * extra / peak
     return replace(

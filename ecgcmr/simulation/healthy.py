@@ -41,10 +41,10 @@ DRIVERS: dict[str, tuple[float, float, float, float]] = {
 # Correlation of the residuals, in the order of DRIVERS.
 RESIDUALS = np.array(
     [
-        [1.00, 0.55, -0.20, 0.82, -0.15, 0.35, 0.40],
+        [1.00, 0.55, -0.05, 0.82, -0.15, 0.35, 0.40],
         [0.55, 1.00, -0.05, 0.45, -0.05, 0.25, 0.25],
-        [-0.20, -0.05, 1.00, -0.10, 0.45, 0.05, 0.00],
-        [0.82, 0.45, -0.10, 1.00, -0.25, 0.30, 0.45],
+        [-0.05, -0.05, 1.00, -0.05, 0.45, 0.05, 0.00],
+        [0.82, 0.45, -0.05, 1.00, -0.25, 0.30, 0.45],
         [-0.15, -0.05, 0.45, -0.25, 1.00, 0.00, -0.05],
         [0.35, 0.25, 0.05, 0.30, 0.00, 1.00, 0.55],
         [0.40, 0.25, 0.00, 0.45, -0.05, 0.55, 1.00],
@@ -85,24 +85,38 @@ def draw_targets(rng: np.random.Generator, sex: int, drivers: Array, spread: flo
     return targets
 
 
+N_ANGLES = 48
+
+
 @dataclass(frozen=True)
 class _Grid:
-    """Quadrature over depth (n,) and angle (P,), with the segment weights at every node (n, P, 17)."""
+    """Quadrature over a depth from 0 to 1 (n,) and evenly spaced angles (P,).
+
+    Attributes:
+        x: (n,) nodes.
+        w: (n,) weights, times 1/2 and the angle that each node covers: the sum over nodes and angles of w r^2 is the
+            volume of a body of length 1 and radius r.
+        angles: (P,) angles [radian].
+        ring: (P, 4, 17) weights of the segments of each level.
+    """
 
     x: Array
     w: Array
     angles: Array
-    segments: Array
+    ring: Array
 
 
 @lru_cache(maxsize=1)
 def _grid() -> _Grid:
-    """Nodes over the endocardial length; weights include 1/2 and the angle each node covers."""
     nodes, weights = np.polynomial.legendre.leggauss(16)
-    angles = 2 * np.pi * np.arange(36) / 36
-    x = (nodes + 1) / 2
-    segments = geometry.segment_weights(x[:, None], angles[None, :])
-    return _Grid(x, weights / 2 * np.pi / 36, angles, segments)
+    angles = 2 * np.pi * np.arange(N_ANGLES) / N_ANGLES
+    return _Grid((nodes + 1) / 2, weights / 2 * np.pi / N_ANGLES, angles, geometry.angular_weights(angles))
+
+
+def _spread(s: Array, values: Array) -> Array:
+    """Values of the segments (17,) at the depths `s` (over endocardial length) and all angles: (n, P)."""
+    spread: Array = geometry.level_weights(s) @ (_grid().ring @ values).T
+    return spread
 
 
 def size_ventricle(heart: Heart, edv_ml: float, elongation: float) -> Heart:
@@ -119,14 +133,14 @@ def size_wall(heart: Heart, mass_g: float, pattern: Array) -> Heart:
     length, radius = heart.lv_length_mm, heart.lv_radius_mm
     equator = geometry.EQUATOR_FRACTION * length
     grid = _grid()
-    inner = float(((radius * geometry.profile(grid.x * length, equator, length - equator)) ** 2 @ grid.w) * 36 * length)
-    ring = geometry.angular_weights(grid.angles) @ pattern
+    endo = radius * geometry.profile(grid.x * length, equator, length - equator)
+    inner = float((endo**2 * grid.w).sum() * N_ANGLES * length)
+    ring = (grid.ring @ pattern).T
 
     def volume(scale: float) -> float:
         tip = length + scale * pattern[16]
-        depth = grid.x * tip
-        level = geometry.level_weights(depth / length) @ ring.T
-        outer = (radius + scale * level) * geometry.profile(depth, equator, tip - equator)[:, None]
+        wall = scale * (geometry.level_weights(grid.x * tip / length) @ ring)
+        outer = (radius + wall) * geometry.profile(grid.x * tip, equator, tip - equator)[:, None]
         return float(((outer**2).sum(axis=1) @ grid.w) * tip) - inner
 
     low, high = 5.0, 8.0
@@ -145,29 +159,29 @@ def set_function(heart: Heart, ef: float, longitudinal: float, pattern: Array) -
     equator = geometry.EQUATOR_FRACTION * length
     grid = _grid()
     area = (geometry.profile(grid.x * length, equator, length - equator) ** 2 * grid.w)[:, None]
-    pull = grid.segments @ pattern
-    # The base sinks by a share of the epicardial length; volume = (zeroth - 2 e first + e^2 second) * shrink.
-    zeroth, first, second = float(area.sum() * 36), float((area * pull).sum()), float((area * pull**2).sum())
+    pull = _spread(grid.x, pattern)
+    # Volume over shrink is zeroth - 2 e first + e^2 second; the smaller root is the physical one.
+    zeroth, first, second = float(area.sum() * N_ANGLES), float((area * pull).sum()), float((area * pull**2).sum())
     rest = zeroth * (1 - (1 - ef) / (1 - longitudinal))
-    root = max(first**2 - second * rest, 0.0)
-    return replace(
-        heart, longitudinal_shortening=longitudinal, radial_shortening=(first - np.sqrt(root)) / second * pattern
-    )
+    root = float(np.sqrt(max(first**2 - second * rest, 0.0)))
+    return replace(heart, longitudinal_shortening=longitudinal, radial_shortening=(first - root) / second * pattern)
 
 
 def size_right_ventricle(heart: Heart, edv_ml: float, ef: float) -> Heart:
     """Sets RV width and shortening for an end-diastolic volume [ml] and an ejection fraction, given the LV."""
-    tip = geometry.epicardial_length(heart)
-    length = heart.rv_length_fraction * tip
-    nodes, weights = np.polynomial.legendre.leggauss(16)
-    depth = (nodes + 1) / 2 * length
-    angles = 2 * np.pi * np.arange(72) / 72
-    weight = (weights / 2 * length * np.pi / 72)[:, None]
-    unit = geometry.rv_bulge(replace(heart, rv_width_mm=1.0), depth[:, None], angles[None, :])
-    endo, epi = geometry.lv_radii(heart, depth[:, None], angles[None, :])
-    short = geometry.segment_weights(depth[:, None] / heart.lv_length_mm, angles[None, :]) @ heart.radial_shortening
+    tip, length = geometry.epicardial_length(heart), heart.lv_length_mm
+    reach = heart.rv_length_fraction * tip
+    equator = geometry.EQUATOR_FRACTION * length
+    grid = _grid()
+    depth = grid.x * reach
+    weight = (grid.w * reach)[:, None]
+    unit = geometry.rv_bulge(replace(heart, rv_width_mm=1.0), depth[:, None], grid.angles[None, :])
+    endo = heart.lv_radius_mm * geometry.profile(depth, equator, length - equator)[:, None]
+    wall = _spread(depth / length, heart.wall_mm)
+    epi = (heart.lv_radius_mm + wall) * geometry.profile(depth, equator, tip - equator)[:, None]
+    pull = _spread(depth / length, heart.radial_shortening)
     shrink = 1 - heart.longitudinal_shortening
-    late = np.sqrt((endo * (1 - short)) ** 2 + (epi**2 - endo**2) / shrink)
+    late = np.sqrt((endo * (1 - pull)) ** 2 + (epi**2 - endo**2) / shrink)
 
     def width(volume_ml: float, septum: Array) -> float:
         """Positive root of the quadratic volume(width)."""

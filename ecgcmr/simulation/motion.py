@@ -44,7 +44,8 @@ def ejected(heart: Heart, u: Array, delay: Array | float = 0.0) -> Array:
         delay: Delay of contraction as a share of the cycle.
     """
     es, kick, start = heart.es_fraction, heart.kick_fraction, kick_phase(heart)
-    delay = np.clip(delay, 0.0, 0.3)
+    # At a high rate a late segment would run into the kick; rapid filling keeps at least an eighth of the cycle.
+    delay = np.clip(delay, 0.0, start - es - 0.14)
     end = es + delay
     filled = np.minimum(end + RAPID_FILLING, start - 0.02)
     rest = kick + SLOW_FILLING

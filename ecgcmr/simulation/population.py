@@ -114,7 +114,8 @@ def _draw_anatomy(heart: Heart, scores: _Scores, design: Design) -> Heart:
     elongation = 1.62 * (1 + design.sphericity_sd * _truncated(rng))
     wall = WALL_PATTERN * (1 + 0.03 * rng.standard_normal(17))
     pattern = MOTION_PATTERN * (1 + 0.04 * rng.standard_normal(17))
-    ef = targets["LVEF"] / 100.0
+    # The segments never contract at once: the normal spread of activation costs this much ejection.
+    ef = (targets["LVEF"] + 0.7) / 100.0
     longitudinal = float(np.clip(0.155 + 0.20 * (ef - 0.59) + 0.012 * rng.standard_normal(), 0.09, 0.21))
     heart = replace(
         heart,
@@ -130,7 +131,7 @@ def _draw_anatomy(heart: Heart, scores: _Scores, design: Design) -> Heart:
     heart = size_ventricle(heart, targets["LVEDV"], elongation)
     heart = size_wall(heart, targets["LVM"], wall)
     heart = set_function(heart, ef, longitudinal, pattern)
-    return size_right_ventricle(heart, targets["RVEDV"], targets["RVEF"] / 100.0)
+    return size_right_ventricle(heart, targets["RVEDV"], (targets["RVEF"] + 0.2) / 100.0)
 
 
 def _draw_rates(heart: Heart, scores: _Scores) -> Heart:
