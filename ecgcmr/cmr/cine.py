@@ -19,7 +19,7 @@ class Cine:
         pixels: Intensities (S, F, H, W): slices base to apex, frames by time, rows, columns.
         spacing_mm: (row, column) pixel spacing [mm].
         slice_spacing_mm: Distance between slice centres [mm]; 0 for a single slice.
-        affine: (4, 4) from (column, row, slice, 1) to patient coordinates in mm, NIfTI RAS+.
+        affine: (4, 4) from (column, row, slice, 1) to body coordinates in mm, NIfTI RAS+.
         frame_times_ms: (F,) time after the R wave [ms]; NaN where the source does not tell.
         view: One of `VIEWS`.
         masks: Labels (S, F, H, W) uint8, or None.

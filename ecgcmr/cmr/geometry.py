@@ -18,7 +18,7 @@ APEX_LPS: Vector = np.array([0.57, -0.63, -0.53]) / np.linalg.norm([0.57, -0.63,
 SHORT_AXIS_DEG = 40.0  # a plane whose normal is nearer to the long axis than this is a short-axis plane
 SHORT_AXIS_NAMED_DEG = 55.0  # the same when the series is also named short axis
 LONG_AXIS_TILT_DEG = 35.0  # a plane that holds the long axis within this angle is a long-axis plane
-# Direction in which a long-axis plane cuts the short-axis plane, from patient left towards the front and the head.
+# Direction in which a long-axis plane cuts the short-axis plane, from the subject's left towards the front and the head.
 LONG_AXIS_SECTORS = (("4ch", -35.0, 38.0), ("2ch", 38.0, 99.0), ("3ch", 99.0, 145.0))
 SAGITTAL = 0.92  # |left component| of the normal of a right ventricular outflow plane: nearly sagittal
 MARGIN_DEG, MARGIN_WITHOUT_SAX_DEG = 12.0, 25.0
@@ -97,7 +97,7 @@ def towards_apex(normal: Vector) -> Vector:
 def long_axis_angle_deg(normal: Vector, axis: Vector) -> float:
     """Direction of the cut of a long-axis plane with the short-axis plane, in [-45, 135) [deg] modulo 180.
 
-    0 points to the patient's left within the short-axis plane; positive angles turn to the front and the head.
+    0 points to the subject's left within the short-axis plane; positive angles turn to the front and the head.
 
     Args:
         normal: Normal of the long-axis plane, LPS.

@@ -86,7 +86,7 @@ def test_is_short_axis__separates_body_planes() -> None:
         ("RVOT_cine", "rvot"),
         ("localizer", None),
         ("SA", "sax"),
-        ("patient001_4d", None),
+        ("case001_4d", None),
     ],
 )
 def test_named_view__reads_descriptions(text: str, view: str | None) -> None:

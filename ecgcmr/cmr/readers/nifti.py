@@ -40,7 +40,7 @@ def read_nifti(
 ) -> Cine:
     """Read one NIfTI cine.
 
-    Short-axis stacks are turned to what DICOM shows (columns grow to the patient's left, rows to the back, slices from
+    Short-axis stacks are turned to what DICOM shows (columns grow to the subject's left, rows to the back, slices from
     base to apex) when the header's orientation is that of a short axis; files that lost their orientation (ACDC) stay
     as they are, and the notes say so.
 
