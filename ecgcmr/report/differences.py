@@ -81,7 +81,9 @@ def interval_text(row: DifferenceRow, digits: int = 2) -> str:
         digits += 1
     ends = [f"{end:.{digits}f}" for end in (row.lo, row.hi)]
     ends = [end.removeprefix("-") if float(end) == 0 else end for end in ends]
-    return f"{row.value:+.{digits}f} [{ends[0]}, {ends[1]}]".replace("-", "−")
+    value = f"{row.value:+.{digits}f}"
+    value = value[1:] if float(value) == 0 else value
+    return f"{value} [{ends[0]}, {ends[1]}]".replace("-", "−")
 
 
 def _draw_row(svg: Svg, panel: Panel, row: DifferenceRow, y: float) -> None:

@@ -166,6 +166,7 @@ def test_interval_text__never_shows_minus_zero():
     assert interval_text(DifferenceRow("a", 0.06, -0.001, 0.12)) == "+0.060 [−0.001, 0.120]"
     assert interval_text(DifferenceRow("a", 0.06, -0.0001, 0.12)) == "+0.060 [0.000, 0.120]"
     assert interval_text(DifferenceRow("a", -0.06, -0.1, -0.02)) == "−0.06 [−0.10, −0.02]"
+    assert interval_text(DifferenceRow("a", -0.001, -0.06, 0.05)) == "0.00 [−0.06, 0.05]"
     assert "not estimable" in interval_text(DifferenceRow("a", 0.1, np.nan, np.nan))
 
 
