@@ -18,7 +18,7 @@ APEX_LPS: Vector = np.array([0.57, -0.63, -0.53]) / np.linalg.norm([0.57, -0.63,
 SHORT_AXIS_DEG = 40.0  # a plane whose normal is nearer to the long axis than this is a short-axis plane
 SHORT_AXIS_NAMED_DEG = 55.0  # the same when the series is also named short axis
 LONG_AXIS_TILT_DEG = 35.0  # a plane that holds the long axis within this angle is a long-axis plane
-# Direction in which a long-axis plane cuts the short-axis plane, from the subject's left towards the front and the head.
+# Direction in which a plane cuts the short-axis plane, from the subject's left towards the front and the head.
 LONG_AXIS_SECTORS = (("4ch", -35.0, 38.0), ("2ch", 38.0, 99.0), ("3ch", 99.0, 145.0))
 SAGITTAL = 0.92  # |left component| of the normal of a right ventricular outflow plane: nearly sagittal
 MARGIN_DEG, MARGIN_WITHOUT_SAX_DEG = 12.0, 25.0
