@@ -4,8 +4,8 @@
 
 The reference side is written from its description: every patch embedded by a convolution before most are thrown away,
 attention in separate steps with the scale applied to the scores, float32. Both sides hold the same weights and masks;
-the script first shows that loss and gradients agree, then times them in turn. A ratio counts only when both sides ran in
-one run. `--views 2` gives the reference the second encoder pass of its later versions. To measure with an allocator
+the script first shows that loss and gradients agree, then times them in turn. A ratio counts only when both sides ran
+in one run. `--views 2` gives the reference the second encoder pass of its later versions. To measure with an allocator
 that keeps freed memory, set MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_TOP_PAD_=268435456.
 """
 

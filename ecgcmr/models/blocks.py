@@ -111,7 +111,8 @@ def stochastic_depth(
         return None
     rank, n_processes = world()
     rows = like.shape[0]
-    draw = torch.rand(depth, 2, n_processes * rows, generator=generator, device=like.device)
+    drawn_on = generator.device if generator is not None else like.device
+    draw = torch.rand(depth, 2, n_processes * rows, generator=generator, device=drawn_on).to(like.device)
     keep_rates = 1 - torch.linspace(0, drop_path, depth, device=like.device)[:, None, None]
     factors = (draw < keep_rates).to(like.dtype) / keep_rates.to(like.dtype)
     return list(factors[:, :, rank * rows : (rank + 1) * rows])

@@ -59,11 +59,12 @@ def draw_masking(
         keep: Patches that stay visible.
         generator: Source of the noise, alike on all processes.
         shard: (rank, world): noise is drawn for world * B rows and the rank's own are used.
-        device: Of the result and of the generator.
+        device: Of the result.
     """
     (rows, tokens), (rank, n_processes) = shape, shard
-    noise = torch.rand(n_processes * rows, tokens, generator=generator, device=device)
-    order = noise[rank * rows : (rank + 1) * rows].argsort(dim=1)
+    drawn_on = generator.device if generator is not None else device
+    noise = torch.rand(n_processes * rows, tokens, generator=generator, device=drawn_on)
+    order = noise[rank * rows : (rank + 1) * rows].to(device).argsort(dim=1)
     restore = order.argsort(dim=1)
     return Masking(order[:, :keep], restore, (restore >= keep).float())
 

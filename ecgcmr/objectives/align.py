@@ -17,7 +17,14 @@ from ecgcmr.objectives.base import Objective, ObjectiveOutput
 from ecgcmr.objectives.contrast import excluded_columns, ranks_of_positive, uniformity, unit_rows
 from ecgcmr.objectives.distributed import gather_with_gradient
 from ecgcmr.objectives.facts import DataFacts
-from ecgcmr.objectives.modules import freeze, make_cmr_encoder, make_ecg_encoder, make_projection, masked_mean
+from ecgcmr.objectives.modules import (
+    freeze,
+    full_precision,
+    make_cmr_encoder,
+    make_ecg_encoder,
+    make_projection,
+    masked_mean,
+)
 from ecgcmr.objectives.views import Augmentation, cmr_view, ecg_view, make_cmr_augment, the_generator
 
 MAX_LOG_SCALE = math.log(100.0)
@@ -130,7 +137,10 @@ class ClipAlign(Objective):
         valid = batch["has_ecg"] & batch["has_cmr"]
         image, ecg = self.project(batch, random)
         exclusion = excluded_columns(batch["subject"], valid)
-        loss, from_image, from_ecg = clip_loss(image, ecg, self.log_scale.exp(), self.config.image_weight, exclusion)
+        with full_precision(image):
+            loss, from_image, from_ecg = clip_loss(
+                image, ecg, self.log_scale.exp(), self.config.image_weight, exclusion
+            )
         zero = torch.zeros((), dtype=loss.dtype, device=loss.device)
         metrics = {
             "temperature": self.log_scale.detach().neg().exp(),

@@ -15,7 +15,7 @@ from ecgcmr.objectives.base import Objective, ObjectiveOutput
 from ecgcmr.objectives.contrast import excluded_columns, ranks_of_positive, uniformity, unit_rows
 from ecgcmr.objectives.distributed import gather_with_gradient
 from ecgcmr.objectives.facts import DataFacts
-from ecgcmr.objectives.modules import make_cmr_encoder, make_projection, masked_mean
+from ecgcmr.objectives.modules import full_precision, make_cmr_encoder, make_projection, masked_mean
 from ecgcmr.objectives.views import Augmentation, cmr_view, make_cmr_augment, the_generator
 
 
@@ -81,7 +81,8 @@ class CmrSimclr(Objective):
         projected = unit_rows(self.projection(self.encoder(torch.cat(views))))
         view_a, view_b = projected.chunk(2)
         excluded, own = excluded_columns(batch["subject"], valid)
-        loss, place = nt_xent(view_a, view_b, excluded, own, self.config.temperature)
+        with full_precision(projected):
+            loss, place = nt_xent(view_a, view_b, excluded, own, self.config.temperature)
         zero = torch.zeros((), dtype=loss.dtype, device=loss.device)
         metrics = {
             "top1": masked_mean((place < 1).to(loss.dtype), valid),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from ecgcmr.models.cine import CineTransformer
@@ -72,6 +73,11 @@ def freeze(module: nn.Module) -> None:
     """Take a module out of training: no gradients, and statistics and stochastic layers as in evaluation."""
     module.requires_grad_(False)
     module.eval()
+
+
+def full_precision(like: Tensor) -> torch.autocast:
+    """Switch autocast off for a block: geometry, similarities and softmax statistics are not for bfloat16."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def wide(x: Tensor) -> Tensor:

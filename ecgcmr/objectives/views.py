@@ -14,6 +14,7 @@ from torch import Tensor
 from ecgcmr.cmr.augmentation import CmrAugment, CmrAugmentConfig
 from ecgcmr.ecg.augmentation import EcgAugment, crop_random, crop_start
 from ecgcmr.objectives.distributed import shard
+from ecgcmr.objectives.modules import full_precision
 
 _EVAL_SEED = 0
 
@@ -62,7 +63,8 @@ def ecg_view(ecg: Tensor, n_samples: int, augment: EcgAugment | None, generator:
         return crop_start(ecg, n_samples)
     if ecg.shape[-1] > n_samples:
         ecg = crop_random(ecg, n_samples, generator, shard=shard())
-    return augment(ecg, generator, shard=shard())
+    with full_precision(ecg):
+        return augment(ecg, generator, shard=shard())
 
 
 def cmr_view(cmr: Tensor, augment: CmrAugment | None, generator: torch.Generator) -> Tensor:
@@ -75,4 +77,5 @@ def cmr_view(cmr: Tensor, augment: CmrAugment | None, generator: torch.Generator
     """
     if augment is None:
         return cmr
-    return augment(cmr, generator, shard=shard()).to(cmr.dtype)
+    with full_precision(cmr):
+        return augment(cmr, generator, shard=shard()).to(cmr.dtype)

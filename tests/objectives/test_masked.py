@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from objective_cases import CASES, FACTS, generator, make_batch, model_config, total_loss
+from objective_cases import FACTS, generator, make_batch, model_config, total_loss
 
 from ecgcmr.models.ecg_mae import draw_masking
 from ecgcmr.objectives.masked import MaskedEcg, MaskedEcgConfig, cross_correlation, normalize_patches
@@ -150,9 +150,3 @@ def test_masked_ecg__crops_at_random_in_training_and_at_zero_in_evaluation() -> 
     torch.testing.assert_close(
         objective(batch, generator(3)).losses["mse"], objective(start, generator(3)).losses["mse"]
     )
-
-
-def test_cases__name_every_objective() -> None:
-    from ecgcmr.objectives.registry import OBJECTIVES
-
-    assert {case["name"] for case in CASES.values()} == set(OBJECTIVES)
