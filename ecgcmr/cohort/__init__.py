@@ -20,6 +20,7 @@ _HOMES = {
     "DatasetOptions": "dataset",
     "BatchSampler": "sampler",
     "epoch_order": "sampler",
+    "sequential_batches": "sampler",
 }
 __all__ = sorted(_HOMES)
 

@@ -22,8 +22,8 @@ RANGES: dict[str, tuple[float, float]] = {
 def label_specs(names: Sequence[str]) -> tuple[LabelSpec, ...]:
     """Specs of label columns, in their order.
 
-    Columns named like a phenotype take its unit and UK Biobank field; `*_time*` is a time, `*_event` an event,
-    everything else a diagnosis.
+    Columns named like a phenotype take its unit and UK Biobank field; `frame_*` and `time_*_ms` are keyframes;
+    `*_time_years` and `*_event` are the pair of an outcome; everything else is a diagnosis.
     """
     from ecgcmr.simulation.phenotypes import PHENOTYPES
 
@@ -34,10 +34,18 @@ def label_specs(names: Sequence[str]) -> tuple[LabelSpec, ...]:
             item = known[name]
             low, high = RANGES.get(item.unit, (None, None))
             spec = LabelSpec(name, "regression", item.unit, item.description, item.ukb_field, low=low, high=high)
-        elif "_time" in name or name.startswith("time_"):
-            spec = LabelSpec(name, "time", "years", f"follow-up time of {_disease(name)}", low=0.0, high=130.0)
-        elif "_event" in name or name.startswith("event_"):
-            spec = LabelSpec(name, "event", description=f"whether {_disease(name)} was seen during follow-up")
+        elif name.startswith("frame_"):
+            words = f"frame of the cine at {name.removeprefix('frame_')}"
+            spec = LabelSpec(name, "regression", "frame", words, low=0.0, high=1000.0)
+        elif name.startswith("time_") and name.endswith("_ms"):
+            words = f"time of keyframe {name.removeprefix('time_').removesuffix('_ms')} after the R wave"
+            spec = LabelSpec(name, "regression", "ms", words, low=0.0, high=3000.0)
+        elif name.endswith("_time_years"):
+            words = f"follow-up time of incident {_disease(name)}; missing if not at risk"
+            spec = LabelSpec(name, "time", "years", words, low=0.0, high=130.0)
+        elif name.endswith("_event"):
+            words = f"incident {_disease(name)} seen during follow-up; missing if not at risk"
+            spec = LabelSpec(name, "event", description=words)
         else:
             spec = LabelSpec(name, "binary", description=f"{name} at baseline, as simulated")
         specs.append(spec)
@@ -45,6 +53,4 @@ def label_specs(names: Sequence[str]) -> tuple[LabelSpec, ...]:
 
 
 def _disease(name: str) -> str:
-    for part in ("_time_years", "_time", "time_", "_event", "event_"):
-        name = name.replace(part, "")
-    return name.replace("_", " ").strip()
+    return name.removesuffix("_time_years").removesuffix("_event").replace("_", " ")

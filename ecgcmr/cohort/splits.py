@@ -113,6 +113,21 @@ def open_split(cohort: Cohort, name: str = "default") -> Split:
     return split
 
 
+def write_split(cohort: Cohort, split: Split) -> Path:
+    """Add a split to a cohort, or replace the one of that name; checked first, then written whole or not at all.
+
+    Raises:
+        ValueError: As `open_split`.
+    """
+    path = cohort.path / "splits" / f"{split.name}.json"
+    check_split(split, cohort.subjects["subject"].to_numpy(), str(path))
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(split.to_json())
+    partial.replace(path)
+    return path
+
+
 def make_split(
     subjects: NDArray[np.int64],
     seed: int,

@@ -199,3 +199,20 @@ def _blank_lead(path: Path, recording: int, lead: int) -> None:
     codes = np.memmap(path / "arrays" / "ecg.bin", dtype="<i2", mode="r+").reshape(-1, 12, 500)
     codes[recording, lead] = -32768
     codes.flush()
+
+
+def test_dataset__real_pipelines_on_simulated_subjects(tiny_cohort, tmp_path):
+    from ecgcmr.cmr.preprocessing import named_pipeline as cmr_pipeline
+    from ecgcmr.ecg.preprocessing import named_pipeline as ecg_pipeline
+
+    cohort = Cohort.open(tiny_cohort)
+    ecg, cmr = ecg_pipeline("highpass"), cmr_pipeline("three_frames")
+    options = DatasetOptions(require="both", cache_dir=tmp_path, ecg_dtype="float32")
+    data = PairedDataset(cohort, range(24), ecg, cmr, ["LVEDV", "LVEF"], options)
+    assert (len(data), data.dropped, data.ecg_shape, data.cmr_shape) == (24, [], (12, ecg.n_samples), cmr.shape)
+    batch = data.batch([3, 20])
+    for row, subject in enumerate([3, 20]):
+        np.testing.assert_allclose(batch["ecg"][row].numpy(), ecg(cohort.recording(subject)), atol=1e-6)
+        np.testing.assert_array_equal(batch["cmr"][row].mul(255).round().numpy(), cmr(cohort.cine(subject)))
+        assert batch["labels"][row, 0].item() == pytest.approx(cohort.labels.loc[subject, "LVEDV"])
+    assert batch["label_mask"].all()
