@@ -17,7 +17,7 @@ from ecgcmr.cmr.cine import Cine
 from ecgcmr.simulation import geometry
 from ecgcmr.simulation.cine import SAX_LABELS, Grid, chosen, shading
 from ecgcmr.simulation.heart import Heart
-from ecgcmr.simulation.motion import ATRIUM_WIDEST, Motion, ejected, move
+from ecgcmr.simulation.motion import ATRIUM_WIDEST, Motion, move
 from ecgcmr.simulation.painting import rician, section_key, texture_slab, wall_texture
 from ecgcmr.simulation.phenotypes import FOUR_CHAMBER_ANGLE
 from ecgcmr.simulation.scanner import Imaging, ImagingDesign, draw_imaging
@@ -55,8 +55,11 @@ def render_4ch(
     phases = np.arange(grid.n_frames) / grid.n_frames
     motion = move(heart, phases, (FOUR_CHAMBER_ANGLE, FOUR_CHAMBER_ANGLE + np.pi))
     walls, reach = _wall_tables(motion)
+    # Valves are closed while the ventricle empties and open while it fills.
+    volume = walls[:, 0].mean(axis=(1, 2)) * motion.shrink
+    closed = np.arange(grid.n_frames) <= volume.argmin()
     frame_numbers = np.stack(
-        [motion.base_mm, motion.shrink, *motion.left_atrium.T, *motion.right_atrium.T, ejected(heart, phases)], axis=1
+        [motion.base_mm, motion.shrink, *motion.left_atrium.T, *motion.right_atrium.T, closed], axis=1
     )
     numbers = np.array(
         [drawn.scanner.edge_mm, grid.spacing_mm, drawn.noise, *reach, _right_atrium_x(heart), heart.bmi / 27.0]
@@ -196,7 +199,8 @@ def _atria(value, u, height, frame, numbers, signals):
 def _paint_frames(pixels, labels, columns, static, walls, frames, numbers, signals, texture, key):
     """Paints the chosen frames.
 
-    `frames` (F, 7): descent of the base [mm], shrink, radius and length of left and right atrium [mm], ejected share.
+    `frames` (F, 7): descent of the base [mm], shrink, radius and length of left and right atrium [mm], 1 if the
+    valves are closed.
     `numbers` (7,): edge, pixel size [mm], noise SD, length of endo- and epicardium, x of the right atrium [mm], fat.
     """
     spacing, noise = numbers[1], numbers[2]
@@ -206,8 +210,6 @@ def _paint_frames(pixels, labels, columns, static, walls, frames, numbers, signa
         frame = frames[f]
         base, shrink = frame[0], frame[1]
         noise_key = section_key(key, 0, f)
-        # Valves are closed while the ventricles eject and open while they fill.
-        closed = 1.0 if f == 0 or frames[f, 6] > frames[f - 1, 6] else 0.0
         far_right = max(np.sqrt(walls[f, 3, :, 0].max()), frame[2]) + 9.0
         far_left = min(-np.sqrt(walls[f, 3, :, 1].max()), numbers[5] - frame[4]) - 12.0
         for i in range(size):
@@ -236,7 +238,7 @@ def _paint_frames(pixels, labels, columns, static, walls, frames, numbers, signa
                         label = upper
                 value = above + (below - above) * cover
                 if label in (1, 3, 4, 5):
-                    leaflet = occupy(1.0 - abs(height), 1.0) * (closed if abs(height) < 3.0 else 0.0)
+                    leaflet = occupy(1.0 - abs(height), 1.0) * frame[6]
                     value += (1.4 * signals[1] - value) * 0.7 * leaflet
                 pixels[n, i, j] = rician(value * static[1, i, j], noise, noise_key, i * size + j)
                 labels[n, i, j] = label

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,45 +48,62 @@ class SurfacePoints:
     weights: Array
 
 
-def _smoothstep(x: Array) -> Array:
-    x = np.clip(x, 0.0, 1.0)
+@numba.njit(cache=True, nogil=True, inline="always")
+def _smoothstep(x):  # type: ignore[no-untyped-def]
+    x = min(max(x, 0.0), 1.0)
     return x * x * (3.0 - 2.0 * x)
+
+
+@numba.njit(cache=True, nogil=True)
+def _levels(s, edges, blend, out):  # type: ignore[no-untyped-def]
+    """Writes the level weights (n, 4) of the depths (n,)."""
+    for i in range(s.size):
+        first = _smoothstep((s[i] - edges[0] + blend) / (2.0 * blend))
+        second = _smoothstep((s[i] - edges[1] + blend) / (2.0 * blend))
+        third = _smoothstep((s[i] - edges[2] + blend) / (2.0 * blend))
+        out[i, 0], out[i, 1], out[i, 2], out[i, 3] = 1.0 - first, first - second, second - third, third
+
+
+@numba.njit(cache=True, nogil=True)
+def _sectors(phi, count, first, out):  # type: ignore[no-untyped-def]
+    """Writes the weights (n, count) of equal sectors, sector k centered at first + 2 pi k / count.
+
+    The passage takes the middle 60 % between two centers, so that the center of each segment keeps its own value.
+    """
+    turn = 2.0 * np.pi
+    for i in range(phi.size):
+        place = ((phi[i] - first) % turn) / turn * count
+        low = np.floor(place)
+        up = _smoothstep((place - low - 0.2) / 0.6)
+        k = int(low) % count
+        out[i, k] = 1.0 - up
+        out[i, (k + 1) % count] = up
 
 
 def level_weights(s: Array) -> Array:
     """Smooth membership (..., 4) of basal, mid, apical and apex cap at `s` = depth over endocardial length."""
     s = np.asarray(s, dtype=np.float64)
-    steps = [_smoothstep((s - edge + LEVEL_BLEND) / (2 * LEVEL_BLEND)) for edge in LEVEL_EDGES]
-    return np.stack([1 - steps[0], steps[0] - steps[1], steps[1] - steps[2], steps[2]], axis=-1)
-
-
-def _ring_weights(phi: Array, count: int, first_deg: float) -> Array:
-    """Smooth membership (..., count) of equal sectors; sector k is centred at first + k * 360 / count degrees."""
-    width = 2 * np.pi / count
-    place = np.mod(phi - np.deg2rad(first_deg), 2 * np.pi) / width
-    low = np.floor(place)
-    # The passage takes the middle 60 % between two centres, so that the centre of each segment keeps its own value.
-    up = _smoothstep((place - low - 0.2) / 0.6)
-    index = low.astype(np.int64) % count
-    eye = np.eye(count)
-    return eye[index] * (1 - up)[..., None] + eye[(index + 1) % count] * up[..., None]
+    out = np.empty((s.size, 4))
+    _levels(s.ravel(), LEVEL_EDGES, LEVEL_BLEND, out)
+    return out.reshape(*s.shape, 4)
 
 
 def angular_weights(phi: Array) -> Array:
     """Smooth membership (..., 4, 17) of the segments of each level at the angle `phi` [radian]."""
     phi = np.asarray(phi, dtype=np.float64)
-    weights = np.zeros((*phi.shape, 4, 17))
-    six = _ring_weights(phi, 6, 90.0)
-    weights[..., 0, 0:6] = six
-    weights[..., 1, 6:12] = six
-    weights[..., 2, 12:16] = _ring_weights(phi, 4, 90.0)
-    weights[..., 3, 16] = 1.0
-    return weights
+    flat, out = phi.ravel(), np.zeros((phi.size, 4, 17))
+    _sectors(flat, 6, np.pi / 2, out[:, 0, 0:6])
+    _sectors(flat, 6, np.pi / 2, out[:, 1, 6:12])
+    _sectors(flat, 4, np.pi / 2, out[:, 2, 12:16])
+    out[:, 3, 16] = 1.0
+    return out.reshape(*phi.shape, 4, 17)
 
 
 def segment_weights(s: Array, phi: Array) -> Array:
     """Smooth membership (..., 17) of the AHA segments at depth `s` (over endocardial length) and angle `phi`."""
-    return np.einsum("...l,...lk->...k", level_weights(s), angular_weights(phi))
+    depth, angle = np.broadcast_arrays(np.asarray(s, dtype=np.float64), np.asarray(phi, dtype=np.float64))
+    weights = (level_weights(depth)[..., None, :] @ angular_weights(angle))[..., 0, :]
+    return np.asarray(weights)
 
 
 def epicardial_length(heart: Heart) -> float:
