@@ -3,8 +3,8 @@
     python benchmarks/ceilings.py --subjects 4000                       # simulate (cached), then all three learners
     python benchmarks/ceilings.py --subjects 2000 --ecg-only --set placement_mm=0   # what one nuisance costs
 
-Test R2 with all labels of 4,000 subjects should lie in .45-.75 (LV mass), .35-.65 (LVEDV), .15-.45 (LVEF) from the ECG, and
-above .9 (LVEDV) from three frames of the cine.
+Test R2 with all labels of 4,000 subjects should lie in .45-.75 (LV mass), .35-.65 (LVEDV), .15-.45 (LVEF) from the
+ECG, and above .9 (LVEDV) from three frames of the cine.
 """
 
 from __future__ import annotations

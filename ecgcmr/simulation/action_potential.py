@@ -18,11 +18,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-# A wall patch of about 5 mm is crossed by the front in a few ms, so the upstroke of a patch is wider than that of a cell.
-UPSTROKE_MS = 1.7
+# The front takes some ms to cross a wall patch of 5 mm, so the upstroke of a patch is wider than that of a cell.
+UPSTROKE_MS = 2.6
 # Phase 3 begins slowly and ends faster: the T wave that follows has a slow upslope and a steeper downslope.
-REPOLARIZATION_RISE_MS = 34.0
-REPOLARIZATION_FALL_MS = 13.0
+REPOLARIZATION_RISE_MS = 52.0
+REPOLARIZATION_FALL_MS = 23.0
 # An ischemic cell reaches its lower plateau after phase 1.
 SETTLE_MS = 10.0
 SETTLE_DELAY_MS = 45.0
@@ -41,7 +41,7 @@ def settling(time_ms: NDArray[np.float64]) -> NDArray[np.float64]:
 @lru_cache(maxsize=1)
 def _repolarization_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Time [ms] and repolarized share 0 to 1; the share is 0.9 at time 0, so that APD means APD90."""
-    grid = np.arange(-400.0, 200.0, 0.25)
+    grid = np.arange(-600.0, 300.0, 0.25)
     speed = 1.0 / (np.exp(-grid / REPOLARIZATION_RISE_MS) + np.exp(grid / REPOLARIZATION_FALL_MS))
     share = np.concatenate([[0.0], np.cumsum(0.5 * (speed[1:] + speed[:-1]))])
     share /= share[-1]
@@ -95,9 +95,9 @@ class StepKernels:
 
 @lru_cache(maxsize=4)
 def step_kernels(rate_hz: float) -> StepKernels:
-    """Sampled increments of the three steps on [-300 ms, +150 ms], long enough for the slowest of them."""
-    before = round(0.300 * rate_hz)
-    after = round(0.150 * rate_hz)
+    """Sampled increments of the three steps on [-400 ms, +200 ms], long enough for the slowest of them."""
+    before = round(0.400 * rate_hz)
+    after = round(0.200 * rate_hz)
     edges_ms = np.arange(-before - 1, after + 1) * 1000.0 / rate_hz
     increments = [np.diff(step(edges_ms)) for step in (upstroke, settling, repolarization)]
     return StepKernels(rate_hz, before, *(row / row.sum() for row in increments))

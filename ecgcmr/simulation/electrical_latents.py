@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcmr.simulation.activation import Conduction
+from ecgcmr.simulation.activation import TRANSMURAL_M_S, Conduction
+from ecgcmr.simulation.geometry import epicardial_length, segment_weights
 from ecgcmr.simulation.heart import Heart
 from ecgcmr.simulation.potentials import AtrialDipoles
 from ecgcmr.simulation.torso import draw_placement, place_electrodes, skin_axes
@@ -20,9 +21,10 @@ Array = NDArray[np.float64]
 
 # Early sites as (angle [degree], depth over epicardial length, delay [ms]), after Durrer et al. 1970: left mid-septum
 # and both paraseptal walls first; the right ventricle some milliseconds later near the anterior papillary muscle.
-_LEFT_SITES = np.array([[196.0, 0.69, 0.0], [106.0, 0.76, 2.0], [290.0, 0.75, 3.0]])
+_LEFT_SITES = np.array([[196.0, 0.68, 0.0], [106.0, 0.76, 2.0], [290.0, 0.75, 3.0]])
 _RIGHT_SITES = np.array([[150.0, 0.62, 14.0], [215.0, 0.66, 19.0]])
 _RIGHT_SEPTUM_SITES = np.array([[170.0, 0.62, 9.0]])
+SCARRED_SITE_MS = 30.0  # delay of an early site in full scar
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class ElectricsDesign:
 
     Attributes:
         speed_sd: SD of the logarithm of the endocardial speeds.
+        transmural_sd: SD of the logarithm of the speed across the wall.
         apd_sd_ms: SD of the action-potential duration [ms].
         gradient_sd_ms: SD of the transmural and of the apex-base gradient of its duration [ms].
         tissue_sd: SD of the logarithm of the strength of the double layer.
@@ -41,10 +44,11 @@ class ElectricsDesign:
     """
 
     speed_sd: float = 0.10
+    transmural_sd: float = 0.12
     apd_sd_ms: float = 12.0
     gradient_sd_ms: float = 3.5
-    tissue_sd: float = 0.10
-    placement_mm: float = 12.0
+    tissue_sd: float = 0.22
+    placement_mm: float = 16.0
     trunk_sd: float = 0.04
     breath_mm: float = 4.0
     breath_deg: float = 2.5
@@ -91,14 +95,15 @@ def _draw_conduction(heart: Heart, rng: np.random.Generator, design: ElectricsDe
     right = _RIGHT_SITES + jitter[len(_LEFT_SITES) : -1]
     septal = _RIGHT_SEPTUM_SITES + jitter[-1:]
     muscle = 0.65 * spread[0]  # endocardium without its Purkinje network, m/s
-    fibrosis = 0.85 if heart.dcm else 1.0
-    speeds = np.array([1.00 * spread[0], 1.20 * spread[1]]) * fibrosis
+    fibrosis = 0.90 if heart.dcm else 1.0
+    speeds = np.array([1.08 * spread[0], 1.30 * spread[1]]) * fibrosis
     if heart.lbbb:
         left, speeds[0] = left[:0], muscle * fibrosis
         right[:, 2] -= 8.0
         septal[:, 2] -= 8.0
     if heart.rbbb:
-        right, septal, speeds[1] = right[:0], septal[:0], muscle
+        right, septal, speeds[1] = right[:0], septal[:0], 0.85 * spread[1]
+    left[:, 2] += SCARRED_SITE_MS * _scar_at(heart, left)
     right_mm = np.concatenate([endocardial_sites(heart, right, right=True), septal_sites(heart, septal)])
     return Conduction(
         left_m_s=float(speeds[0]),
@@ -107,7 +112,14 @@ def _draw_conduction(heart: Heart, rng: np.random.Generator, design: ElectricsDe
         left_delays_ms=np.maximum(left[:, 2], 0.0),
         right_sites_mm=right_mm,
         right_delays_ms=np.maximum(np.concatenate([right[:, 2], septal[:, 2]]), 0.0),
+        transmural_m_s=float(TRANSMURAL_M_S * np.exp(rng.normal(0.0, design.transmural_sd))),
     )
+
+
+def _scar_at(heart: Heart, sites: Array) -> Array:
+    """Scar fraction (k,) of the wall at sites (k, 3): a Purkinje network that lies in scar conducts late."""
+    depth = sites[:, 1] * epicardial_length(heart) / heart.lv_length_mm
+    return np.asarray(segment_weights(depth, np.deg2rad(sites[:, 0])) @ heart.scar)
 
 
 def _draw_atria(heart: Heart, rng: np.random.Generator) -> AtrialDipoles:
@@ -137,8 +149,8 @@ def draw_electrics(heart: Heart, rng: np.random.Generator, design: ElectricsDesi
     trunk = heart.height_cm / 172.0 * (1.0 + rng.normal(0.0, design.trunk_sd))
     return Electrics(
         conduction=conduction,
-        apd_ms=float(372.0 + (0.0 if heart.sex else 9.0) + rng.normal(0.0, design.apd_sd_ms)),
-        transmural_ms=float(24.0 + rng.normal(0.0, design.gradient_sd_ms)),
+        apd_ms=float(368.0 + (0.0 if heart.sex else 9.0) + rng.normal(0.0, design.apd_sd_ms)),
+        transmural_ms=float(27.0 + rng.normal(0.0, design.gradient_sd_ms)),
         apex_base_ms=float(6.0 + rng.normal(0.0, design.gradient_sd_ms)),
         coupling=float(np.clip(rng.normal(0.35, 0.08), 0.05, 0.7)),
         tissue=float(np.exp(rng.normal(0.0, design.tissue_sd))),

@@ -39,7 +39,7 @@ def dipole_potentials(
     Returns:
         Potentials (E, n) in moment per (S/m mm^2); linear in `moments`.
     """
-    # (r_e - r) . p and |r_e - r|^2 by expansion about the middle of the sources: two matrix products instead of (E, n, 3)
+    # (r_e - r) . p and |r_e - r|^2 by expansion about the middle of the sources: two products, no (E, n, 3)
     middle = positions_mm.mean(axis=0)
     sources = positions_mm - middle
     places = electrodes_mm - middle

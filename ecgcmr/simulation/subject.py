@@ -38,7 +38,7 @@ class SimulatedSubject:
         diagnoses: 0 or 1 by name.
         outcomes: Pairs of follow-up time [years] and event.
         groups: Sex, age, bands, scanner, site and the abstract group.
-        truth: What only the simulator knows: ECG intervals, R peaks [samples], activation of the segments [ms], nuisance.
+        truth: What only the simulator knows: ECG intervals, R peaks [samples], activation [ms], nuisance.
     """
 
     ecg: EcgRecording

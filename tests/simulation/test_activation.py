@@ -12,7 +12,7 @@ from ecgcmr.simulation.electrical_latents import ElectricsDesign, draw_electrics
 from ecgcmr.simulation.electrics import Activation, activate
 from ecgcmr.simulation.heart import TERRITORIES, Heart
 
-QUIET = ElectricsDesign(*([0.0] * 8))
+QUIET = ElectricsDesign(*([0.0] * 9))
 NO_SITES = np.empty((0, 3))
 
 
@@ -80,7 +80,7 @@ def test_activate__left_block_reverses_the_septum_and_delays_the_lateral_wall() 
 
 def test_activate__right_block_delays_the_right_wall_alone() -> None:
     normal, block = activation_of(Heart()), activation_of(Heart(rbbb=True))
-    assert block.right_ms > normal.right_ms + 30.0
+    assert block.right_ms > normal.right_ms + 15.0
     np.testing.assert_allclose(block.segment_ms[[4, 5, 10, 11]], normal.segment_ms[[4, 5, 10, 11]], atol=1.0)
 
 

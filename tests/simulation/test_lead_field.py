@@ -71,10 +71,10 @@ def test_dipole_potentials__rotating_sources_and_electrodes_together_changes_not
 @given(scale=st.floats(0.5, 4.0))
 @settings(max_examples=20, deadline=None)
 def test_dipole_potentials__scaling_all_lengths(scale: float) -> None:
-    # a dipole of fixed moment falls with the square of length; an area vector grows with it, so a double layer keeps phi
+    # a fixed dipole falls with the square of length; an area vector grows with it, so a double layer keeps phi
     rng = np.random.default_rng(3)
     moments, positions = rng.standard_normal((10, 3)), rng.normal(0.0, 20.0, (10, 3))
-    electrodes = rng.normal(0.0, 1.0, (9, 3)) + [0.0, 0.0, 120.0]
+    electrodes = rng.normal(0.0, 1.0, (9, 3)) + np.array([0.0, 0.0, 120.0])
     phi = dipole_potentials(moments, positions, electrodes, blur_mm=22.0)
     large = dipole_potentials(moments, positions * scale, electrodes * scale, blur_mm=22.0 * scale)
     layer = dipole_potentials(moments * scale**2, positions * scale, electrodes * scale, blur_mm=22.0 * scale)
