@@ -19,7 +19,6 @@ from ecgcmr.cohort.store import Cohort
 from ecgcmr.cohort.validate import validate_cohort
 from ecgcmr.ecg.leads import LEADS
 
-
 # numbers as participants have them, never written out: the house forbids seven digits in a file
 KEPT, LOST, SCANNED = (str(number) for number in (1_234_567, 7_654_321, 8_675_309))
 
