@@ -260,11 +260,13 @@ def _pericardial_fat(heart: Heart, angle: Array) -> Array:
 def _paint_stack(  # type: ignore[no-untyped-def]
     pixels, labels, rows, columns, place, static, rings, still, numbers, papillary, discs, signals, texture, key
 ):
+    size = pixels.shape[2]
+    scratch = np.empty((6, size, size), dtype=np.float32)
     for n in range(len(rows)):
         k = rows[n]
         for m in range(len(columns)):
             f = columns[m]
             paint_section(
-                pixels[n, m], labels[n, m], place[n], rings[k, f], still[k], numbers[k, f], papillary[k, f],
+                pixels[n, m], labels[n, m], scratch, place[n], rings[k, f], still[k], numbers[k, f], papillary[k, f],
                 discs[k, f], static[n], signals, texture, section_key(key, k, f),
             )  # fmt: skip

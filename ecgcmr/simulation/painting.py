@@ -87,104 +87,132 @@ def wall_texture(slab, turn, depth):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _above_base(background, x, y, discs, signals, edge):
-    """Signal of a section behind the valves: atria and great vessels as discs (x, y, radius) in fat."""
-    value = background
-    for k in range(discs.shape[0]):
-        distance = discs[k, 2] - np.sqrt((x - discs[k, 0]) ** 2 + (y - discs[k, 1]) ** 2)
-        value += (0.85 * signals[2] - value) * occupy(distance + 5.0, 2.0 * edge) * (discs[k, 2] > 0)
-    for k in range(discs.shape[0]):
-        if discs[k, 2] > 0:
-            distance = discs[k, 2] - np.sqrt((x - discs[k, 0]) ** 2 + (y - discs[k, 1]) ** 2)
-            value += (signals[1] - value) * occupy(distance + 1.8, edge)
-            value += (0.97 * signals[0] - value) * occupy(distance, edge)
-    return value
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _surroundings(i, j, r, outer, rest, spacing, static):
-    """Signal outside the heart: the tissue there is pulled along with the wall and comes to rest farther out."""
-    fade = 1.0 - max(r - outer, 0.0) / REACH_MM
-    move = (outer - rest) * fade * fade / spacing
-    # Less than a twentieth of a pixel is not seen.
-    if fade <= 0.0 or abs(move) < 0.05:
-        return float(static[0, i, j])
-    move /= max(r, 1.0)
-    return bilinear(static[0], i - move * static[3, i, j], j - move * static[4, i, j])
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _blood_share(x, y, slab, turn, papillary, edge):
-    """Share of blood in the LV cavity off the wall: the papillary muscles take the rest."""
-    inside = 1.0
-    for m in range(2):
-        gap = (x - papillary[m, 0]) ** 2 + (y - papillary[m, 1]) ** 2
-        if papillary[m, 2] > 0.0 and gap < (1.6 * papillary[m, 2] + edge) ** 2:
-            reach = papillary[m, 2] * (1.0 + 1.6 * wall_texture(slab, turn, 0.0))
-            inside *= 1.0 - occupy(reach - np.sqrt(gap), edge)
-    return inside
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _outside_lv(i, j, r, radii, numbers, static, signals, slab, turn):
-    """Signal outside the LV: surroundings, fat, RV wall and RV cavity; `radii` are LV epi, RV endo, RV epi, rest."""
-    epi, rv_in, outer, rest = radii
-    edge = numbers[1]
-    value = 0.0
-    if r > outer - edge:
-        value = _surroundings(i, j, r, outer, rest, numbers[6], static)
-        value += (0.92 * signals[2] - value) * occupy(outer + static[2, i, j] - r, edge)
-    value += (signals[1] - value) * occupy(outer - r, edge)
-    if rv_in > epi + 0.05 and r < rv_in + edge:
-        # Trabeculae: the blood of the RV is less even than that of the LV.
-        rough = wall_texture(slab, turn, (r - epi) / (rv_in - epi))
-        inside = occupy(rv_in - r, edge) * occupy(r - epi, edge)
-        value += (signals[0] * (0.97 + 0.5 * rough - 0.25 * abs(rough)) - value) * inside
-    return value
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _point(i, j, r, place, ring, still, numbers, papillary, static, signals, slab):
-    """Signal and label of one pixel of a section below the base; arguments as in `paint_section`."""
-    edge_in, edge_out, twist = numbers[0], numbers[1], numbers[4]
-    angle, n_angles = place[2, i, j], ring.shape[0]
-    k = int(angle)
-    u = angle - k
-    n = k + 1 if k + 1 < n_angles else 0
-    turn = angle / N_ANGLES
-    endo = ring[k, 0] * (1 - u) + ring[n, 0] * u
-    epi = ring[k, 1] * (1 - u) + ring[n, 1] * u
-    value, label = 0.0, 0
-    if r > epi - edge_out:
-        rv_in = ring[k, 2] * (1 - u) + ring[n, 2] * u
-        outer = ring[k, 3] * (1 - u) + ring[n, 3] * u
-        rest = still[k] * (1 - u) + still[n] * u
-        value = _outside_lv(i, j, r, (epi, rv_in, outer, rest), numbers, static, signals, slab, turn)
-        label = 3 if r < rv_in else 0
-    if r < epi:
-        label = 1 if r < endo else 2
-    if r < epi + edge_out:
-        share = 0.0
-        if r < endo + edge_in + 3.0 and endo > 0.0:
-            # Trabeculae roughen the seen border, not the contour.
-            rough = wall_texture(slab, turn - twist, 0.0)
-            share = occupy(endo + 5.0 * rough - r, edge_in)
-            share *= _blood_share(place[0, i, j], place[1, i, j], slab, turn - twist, papillary, edge_in)
-        if share < 1.0:
-            deep = (r * r - endo * endo) / max(epi * epi - endo * endo, 1e-3)
-            rough = wall_texture(slab, turn - twist, deep)
-            value += (signals[1] * (1 + rough) - value) * occupy(epi - r, edge_out)
-        value += (signals[0] - value) * share
-    return value, label
+def _interpolate(place, ring, still, walls):
+    """Writes the wall radii in the direction of every pixel, and the outer radius at rest, to `walls` (5, H, W)."""
+    n_angles, size = ring.shape[0], place.shape[1]
+    widest = ring[:, 3].max() + REACH_MM
+    for i in range(size):
+        for j in range(size):
+            if place[3, i, j] >= widest:
+                walls[:, i, j] = -REACH_MM
+                continue
+            angle = place[2, i, j]
+            k = int(angle)
+            u = angle - k
+            n = k + 1 if k + 1 < n_angles else 0
+            for m in range(4):
+                walls[m, i, j] = ring[k, m] * (1 - u) + ring[n, m] * u
+            walls[4, i, j] = still[k] * (1 - u) + still[n] * u
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def paint_section(pixels, labels, place, ring, still, numbers, papillary, discs, static, signals, texture, key):
+def _paint_outside(values, place, static, walls, slab, signals, numbers):
+    """Writes everything outside the LV: surroundings that follow the wall, fat, RV wall and RV cavity."""
+    edge, spacing, size = numbers[1], numbers[6], values.shape[0]
+    blood, muscle, fat = signals[0], signals[1], signals[2]
+    ground = static[0]
+    for i in range(size):
+        for j in range(size):
+            r, outer, epi = place[3, i, j], walls[3, i, j], walls[1, i, j]
+            value = float(ground[i, j])
+            fade = 1.0 - (r - outer) / REACH_MM
+            if fade <= 0.0 or r < epi - edge:
+                values[i, j] = value
+                continue
+            if r > outer - edge:
+                # The tissue around is pulled along with the wall and comes to rest farther out. Less than a twentieth
+                # of a pixel is not seen.
+                move = (outer - walls[4, i, j]) * min(fade, 1.0) ** 2 / spacing
+                if abs(move) > 0.05:
+                    move /= max(r, 1.0)
+                    value = bilinear(ground, i - move * static[3, i, j], j - move * static[4, i, j])
+                value += (0.92 * fat - value) * occupy(outer + static[2, i, j] - r, edge)
+            value += (muscle - value) * occupy(outer - r, edge)
+            rv_in = walls[2, i, j]
+            if rv_in > epi + 0.05 and r < rv_in + edge:
+                # Trabeculae: the blood of the RV is less even than that of the LV.
+                rough = wall_texture(slab, place[2, i, j] / N_ANGLES, (r - epi) / (rv_in - epi))
+                inside = occupy(rv_in - r, edge) * occupy(r - epi, edge)
+                value += (blood * (0.97 + 0.5 * rough - 0.25 * abs(rough)) - value) * inside
+            values[i, j] = value
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _paint_lv(values, place, walls, slab, papillary, signals, numbers):
+    """Paints LV wall, cavity and papillary muscles over what is there."""
+    edge_in, edge_out, twist, size = numbers[0], numbers[1], numbers[4], values.shape[0]
+    blood, muscle = signals[0], signals[1]
+    for i in range(size):
+        for j in range(size):
+            r, endo, epi = place[3, i, j], walls[0, i, j], walls[1, i, j]
+            if r >= epi + edge_out:
+                continue
+            turn, share = place[2, i, j] / N_ANGLES - twist, 0.0
+            if r < endo + edge_in + 3.0 and endo > 0.0:
+                # Trabeculae roughen the seen border, not the contour.
+                rough = wall_texture(slab, turn, 0.0)
+                share = occupy(endo + 5.0 * rough - r, edge_in)
+                for m in range(2):
+                    gap = (place[0, i, j] - papillary[m, 0]) ** 2 + (place[1, i, j] - papillary[m, 1]) ** 2
+                    reach = papillary[m, 2] * (1.0 + 1.6 * rough)
+                    if papillary[m, 2] > 0.0 and gap < (reach + edge_in) ** 2:
+                        share *= 1.0 - occupy(reach - np.sqrt(gap), edge_in)
+            value = float(values[i, j])
+            if share < 1.0:
+                deep = (r * r - endo * endo) / max(epi * epi - endo * endo, 1e-3)
+                tissue = muscle * (1.0 + wall_texture(slab, turn, deep))
+                value += (tissue - value) * occupy(epi - r, edge_out)
+            values[i, j] = value + (blood - value) * share
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _paint_above_base(values, place, ground, discs, signals, numbers):
+    """Blends in what lies behind the valves: atria and great vessels as discs (x, y, radius) in fat."""
+    edge, uncovered, size = numbers[1], 1.0 - numbers[2], values.shape[0]
+    blood, muscle, fat = 0.97 * signals[0], signals[1], 0.85 * signals[2]
+    for i in range(size):
+        for j in range(size):
+            value = float(ground[i, j])
+            # First the fat of all of them, then the vessels, so that no fat covers a vessel.
+            for step in range(2):
+                for k in range(discs.shape[0]):
+                    x, y = place[0, i, j] - discs[k, 0], place[1, i, j] - discs[k, 1]
+                    if discs[k, 2] > 0.0 and x * x + y * y < (discs[k, 2] + 10.0) ** 2:
+                        distance = discs[k, 2] - np.sqrt(x * x + y * y)
+                        if step == 0:
+                            value += (fat - value) * occupy(distance + 5.0, 2.0 * edge)
+                        else:
+                            value += (muscle - value) * occupy(distance + 1.8, edge)
+                            value += (blood - value) * occupy(distance, edge)
+            values[i, j] += (value - values[i, j]) * uncovered
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _expose(pixels, labels, values, radius, walls, shading, noise, key, below):
+    """Writes noisy 8-bit pixels and labels; `below` is False where the slice center lies outside the ventricles."""
+    size = pixels.shape[0]
+    for i in range(size):
+        for j in range(size):
+            pixels[i, j] = rician(values[i, j] * shading[i, j], noise, key, i * size + j)
+    for i in range(size):
+        for j in range(size):
+            r = radius[i, j]
+            label = 3 if r < walls[2, i, j] else 0
+            label = 2 if r < walls[1, i, j] else label
+            label = 1 if r < walls[0, i, j] else label
+            labels[i, j] = label if below else 0
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def paint_section(
+    pixels, labels, scratch, place, ring, still, numbers, papillary, discs, static, signals, texture, key
+):
     """Paints one short-axis section.
 
     Args:
         pixels: (H, W) uint8, written.
         labels: (H, W) uint8, written.
+        scratch: (6, H, W) float32, working memory.
         place: (4, H, W) float32: x and y in the heart frame [mm], ring index of the angle, radius [mm].
         ring: (P, 4) radii of this section [mm].
         still: (P,) outer radius at end-diastole [mm].
@@ -198,21 +226,14 @@ def paint_section(pixels, labels, place, ring, still, numbers, papillary, discs,
         texture: Texture of the wall.
         key: Key of the noise of this section.
     """
-    cover, below, noise = numbers[2], numbers[3], numbers[7]
-    size = pixels.shape[0]
-    widest = ring[:, 3].max() + REACH_MM
-    slab = texture_slab(texture, numbers[5])
-    for i in range(size):
-        for j in range(size):
-            r = place[3, i, j]
-            value, label = float(static[0, i, j]), 0
-            if r < widest and cover > 0.0:
-                value, label = _point(i, j, r, place, ring, still, numbers, papillary, static, signals, slab)
-                if below == 0.0:
-                    label = 0
-            if cover < 1.0:
-                x, y = place[0, i, j], place[1, i, j]
-                above = _above_base(static[0, i, j], x, y, discs, signals, numbers[1])
-                value += (above - value) * (1.0 - cover)
-            pixels[i, j] = rician(value * static[1, i, j], noise, key, i * size + j)
-            labels[i, j] = label
+    walls, values = scratch[:5], scratch[5]
+    _interpolate(place, ring, still, walls)
+    if numbers[2] > 0.0:
+        slab = texture_slab(texture, numbers[5])
+        _paint_outside(values, place, static, walls, slab, signals, numbers)
+        _paint_lv(values, place, walls, slab, papillary, signals, numbers)
+    else:
+        values[:] = static[0]
+    if numbers[2] < 1.0:
+        _paint_above_base(values, place, static[0], discs, signals, numbers)
+    _expose(pixels, labels, values, place[3], walls, static[1], numbers[7], key, numbers[3] > 0.0)

@@ -14,7 +14,7 @@ def normal() -> dict[str, float]:
     return measure(Heart())
 
 
-def _rate(heart: Heart, phenotypes: dict[str, float], outcome: str, n: int = 1500) -> float:
+def _rate(heart: Heart, phenotypes: dict[str, float], outcome: str, n: int = 800) -> float:
     """Events per year of n subjects with the same heart and own luck."""
     found = [draw_outcomes(replace(heart, subject=k), phenotypes, Design()) for k in range(n)]
     events = np.nansum([row[f"{outcome}_event"] for row in found])
