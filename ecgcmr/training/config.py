@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ecgcmr.models.config import ModelConfig, StrictConfig
 from ecgcmr.objectives.registry import ObjectiveConfig
@@ -112,6 +112,11 @@ class OptimConfig(StrictConfig):
     clip_grad: float | None = Field(default=1.0, gt=0)
 
 
+def _yaml_no(value: Any) -> Any:
+    """YAML reads an unquoted `no` as false."""
+    return "no" if value is False else value
+
+
 class TrainConfig(StrictConfig):
     """The loop.
 
@@ -141,7 +146,7 @@ class TrainConfig(StrictConfig):
     eval_batch_size: int | None = Field(default=None, gt=0)
     processes: int | None = Field(default=None, gt=0)
     threads: int | None = Field(default=None, gt=0)
-    precision: Literal["auto", "bf16", "no"] = "auto"
+    precision: Annotated[Literal["auto", "bf16", "no"], BeforeValidator(_yaml_no)] = "auto"
     log_every: int | None = Field(default=None, gt=0)
     eval_every: int = Field(default=1, gt=0)
     label_metrics: bool = True

@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from accelerate import Accelerator
+import torch
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
@@ -17,6 +18,15 @@ from ecgcmr.models.distributed import sum_over_processes
 log = logging.getLogger(__name__)
 
 TWO_PROCESSES = "accelerate launch --config_file configs/accelerate/cpu_2.yaml"
+
+
+def start_processes() -> PartialState:
+    """Join the other processes of the run, over gloo where there is no accelerator; may be called again.
+
+    accelerate looks for several processes on the CPU only if it is told to use the CPU.
+    """
+    wants_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return PartialState(cpu=wants_cpu or not torch.accelerator.is_available())
 
 
 def start_accelerator(precision: str, trackers: tuple[str, ...], folder: Path) -> Accelerator:
@@ -31,6 +41,7 @@ def start_accelerator(precision: str, trackers: tuple[str, ...], folder: Path) -
     # All processes hold the same buffers (gathered batch statistics): sending them at each step only costs time.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     return Accelerator(
+        cpu=start_processes().device.type == "cpu",
         mixed_precision=precision,
         log_with=list(trackers) or None,
         project_dir=str(folder) if trackers else None,
@@ -63,8 +74,8 @@ def check_processes(asked: int | None, started: int, environment: Mapping[str, s
     one_of_many = "ACCELERATE_MIXED_PRECISION" in environment and "MASTER_PORT" in environment
     if started == 1 and one_of_many and "WORLD_SIZE" not in environment:
         raise ValueError(
-            "accelerate was asked for several processes but started one plain process: --cpu --num_processes needs a "
-            f"configuration with distributed_type MULTI_CPU; launch with: {TWO_PROCESSES}"
+            "accelerate was asked for several processes but started one plain process, as it does for --cpu "
+            f"--num_processes; launch with: {TWO_PROCESSES}"
         )
 
 
@@ -85,5 +96,6 @@ def close_accelerator(accelerator: Accelerator) -> None:
     """End the trackers and forget the run, so that another one with other settings may follow in this process."""
     for tracker in accelerator.trackers:
         tracker.finish()
-    accelerator.free_memory()
+    if accelerator.device.type != "cpu":  # a full garbage collection, which a run of seconds on the CPU would feel
+        accelerator.free_memory()
     AcceleratorState._reset_state()

@@ -14,9 +14,7 @@ from ecgcmr.training.signals import EXIT_INTERRUPTED, RunInterrupted
 EXIT_WRONG_INPUT = 2
 
 
-def run_program(
-    run: Callable[..., Path], description: str, arguments: Sequence[str] | None = None
-) -> int:
+def run_program(run: Callable[..., Path], description: str, arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, run, and say where the result is.
 
     Args:

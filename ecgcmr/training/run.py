@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 
 from ecgcmr.hub.folder import recover
 from ecgcmr.hub.weights import save_weights
@@ -19,7 +18,7 @@ from ecgcmr.training.allocator import keep_freed_memory
 from ecgcmr.training.checkpoint import load_checkpoint
 from ecgcmr.training.config import RunConfig, load_config
 from ecgcmr.training.data import Source, check_labels, find_facts, open_feeds, open_source
-from ecgcmr.training.distributed import check_processes, close_accelerator, start_accelerator
+from ecgcmr.training.distributed import check_processes, close_accelerator, start_accelerator, start_processes
 from ecgcmr.training.initialize import load_initial
 from ecgcmr.training.loop import Feeds, Trainer
 from ecgcmr.training.precision import agree_on_precision
@@ -63,7 +62,7 @@ def finetune(config: RunConfig, resume: bool = False, progress: ProgressCallback
 
 
 def _run(config: RunConfig, resume: bool, progress: ProgressCallback | bool) -> Path:
-    state = PartialState()
+    state = start_processes()
     check_processes(config.train.processes, state.num_processes)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)

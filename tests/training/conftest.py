@@ -37,7 +37,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture()
+@pytest.fixture
 def make_config(tiny_cohort: Path, tmp_path: Path) -> MakeConfig:
     """Give a small run; dotted values replace those of `SMALL`."""
 

@@ -33,7 +33,11 @@ def test_load_checkpoint__gives_what_was_saved(tmp_path: Path) -> None:
     assert found.train["list"] == [1, 2.5, "three", None]
     assert found.meta["step"] == 1
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["last"]
-    assert sorted(p.name for p in (tmp_path / "c/last").iterdir()) == ["meta.json", "model.safetensors", "train_state.pt"]
+    assert sorted(p.name for p in (tmp_path / "c/last").iterdir()) == [
+        "meta.json",
+        "model.safetensors",
+        "train_state.pt",
+    ]
 
 
 def test_save_checkpoint__tied_and_strided_tensors(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ def output(a: Tensor, b: Tensor, valid_a: list[bool], valid_b: list[bool]) -> Ob
 
 
 def test_reduce_losses__equals_a_hand_computation() -> None:
-    out = output(torch.tensor([1.0, 3.0, 100.0]), torch.tensor([5.0, 7.0, 9.0]), [True, True, False], [False, True, False])
+    out = output(
+        torch.tensor([1.0, 3.0, 100.0]), torch.tensor([5.0, 7.0, 9.0]), [True, True, False], [False, True, False]
+    )
     loss, totals = reduce_losses(out, WEIGHTS, 1)
     assert loss.item() == pytest.approx(0.75 * 2.0 + 2.0 * 7.0)
     assert total_loss(totals, WEIGHTS) == pytest.approx(loss.item())
@@ -104,7 +106,9 @@ def _one_of_two(rank: int, port: int, folder: str) -> None:
 
 def _data() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(8, 3, generator=generator, dtype=torch.float64), torch.tensor([True, False] + [True] * 5 + [False])
+    return torch.randn(8, 3, generator=generator, dtype=torch.float64), torch.tensor(
+        [True, False] + [True] * 5 + [False]
+    )
 
 
 @pytest.mark.ddp

@@ -318,7 +318,9 @@ def test_init__starts_from_weights_and_refuses_those_of_other_data(make_config: 
     with pytest.raises(ValueError, match=r"init\.cmr is set, but this objective trains ecg"):
         finetune(supervised(make_config, init={"cmr": str(source / "weights")}))
     with pytest.raises(ValueError, match=r"blocks.*model\.ecg of the run file"):
-        finetune(supervised(make_config, init=init, **{"model.ecg": {"width": 64, "depth": 1, "heads": 2, "patch": 50}}))
+        finetune(
+            supervised(make_config, init=init, **{"model.ecg": {"width": 64, "depth": 1, "heads": 2, "patch": 50}})
+        )
     config = json.loads((source / "weights/config.json").read_text())
     config["run"]["split_sha256"] = "another"
     (source / "weights/config.json").write_text(json.dumps(config))

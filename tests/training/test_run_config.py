@@ -14,7 +14,7 @@ RECIPES = sorted([*(ROOT / "configs/pretrain").glob("*.yaml"), *(ROOT / "configs
 MINIMAL = "name: a\ndata: {cohort: somewhere}\nobjective: {name: masked_ecg}\n"
 
 
-@pytest.fixture()
+@pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "run.yaml"
     path.write_text(MINIMAL)
@@ -34,6 +34,7 @@ def test_load_config__overrides_win_and_have_yaml_types(file: Path) -> None:
     assert config.optim.lr == 1e-5
     assert config.data.labels == ("LVEF", "LVM")
     assert config.train.patience is None
+    assert load_config(file, ["train.precision=no"]).train.precision == "no"  # YAML reads a bare no as false
 
 
 @pytest.mark.parametrize(
