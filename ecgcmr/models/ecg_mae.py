@@ -137,13 +137,7 @@ class EcgMae(nn.Module):
             masking: From `draw_masking`.
             generator: Drives stochastic depth in training.
         """
-        encoder = self.encoder
-        encoder.check_input(ecg_BLT)
-        patches = self.patchify(ecg_BLT)
-        rows = masking.keep[..., None]
-        visible = encoder.patch_embed.embed(patches.gather(1, rows.expand(-1, -1, patches.shape[-1])))
-        positions = encoder.pos_embed[0, 1:][masking.keep]
-        tokens = encoder.norm(encoder.encode(visible + positions, generator))
+        tokens = self.encoder.norm(self.encoder.forward_tokens(ecg_BLT, generator, masking.keep))
         return MaeOutput(self.decoder(tokens, masking.restore), masking.mask)
 
     def patchify(self, ecg_BLT: Tensor) -> Tensor:

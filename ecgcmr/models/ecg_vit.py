@@ -77,18 +77,25 @@ class EcgViT(nn.Module):
                 getattr(self, name).requires_grad_(pooled)
         return self
 
-    def forward_tokens(self, ecg_BLT: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Encode all patches.
+    def forward_tokens(
+        self, ecg_BLT: Tensor, generator: torch.Generator | None = None, keep: Tensor | None = None
+    ) -> Tensor:
+        """Encode all patches, or those of each sample that are kept.
 
         Args:
             ecg_BLT: (B, L, T) with the configured L and T.
             generator: Drives stochastic depth in training.
+            keep: Numbers (B, N_keep) of the patches to encode; None for all. The others cost nothing.
 
         Returns:
             Tokens after the last block, before any norm: (B, 1 + N, D), cls first.
         """
         self.check_input(ecg_BLT)
-        return self.encode(self.patch_embed(ecg_BLT) + self.pos_embed[:, 1:], generator)
+        if keep is None:
+            return self.encode(self.patch_embed(ecg_BLT) + self.pos_embed[:, 1:], generator)
+        patches = ecg_BLT.reshape(ecg_BLT.shape[0], -1, self.patch)
+        visible = patches.gather(1, keep[..., None].expand(-1, -1, self.patch))
+        return self.encode(self.patch_embed.embed(visible) + self.pos_embed[0, 1:][keep], generator)
 
     def encode(self, patches_BND: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Run the blocks over cls and embedded patches that carry their positions, (B, N, D) to (B, 1 + N, D)."""
@@ -106,9 +113,9 @@ class EcgViT(nn.Module):
             return tokens[:, 0]
         return self.attention_pool(tokens) if self.pool == "attention" else mean_pool(tokens)
 
-    def forward(self, ecg_BLT: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Embed an ECG, (B, L, T) to (B, D): the pooled tokens, normalized once."""
-        pooled = self.pooled(self.forward_tokens(ecg_BLT, generator))
+    def forward(self, ecg_BLT: Tensor, generator: torch.Generator | None = None, keep: Tensor | None = None) -> Tensor:
+        """Embed an ECG, (B, L, T) to (B, D): the pooled tokens, normalized once; arguments as in `forward_tokens`."""
+        pooled = self.pooled(self.forward_tokens(ecg_BLT, generator, keep))
         return self.norm(pooled) if self.pool == "cls" else self.fc_norm(pooled)
 
     def check_input(self, ecg: Tensor) -> None:

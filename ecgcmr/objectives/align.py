@@ -25,7 +25,7 @@ from ecgcmr.objectives.modules import (
     make_projection,
     masked_mean,
 )
-from ecgcmr.objectives.views import Augmentation, cmr_view, ecg_view, make_cmr_augment, the_generator
+from ecgcmr.objectives.views import Augmentation, cmr_view, ecg_view, kept_tokens, make_cmr_augment, the_generator
 
 MAX_LOG_SCALE = math.log(100.0)
 
@@ -37,6 +37,7 @@ class ClipAlignConfig(StrictConfig):
         temperature: Softmax temperature tau, fixed or where learning starts.
         learn_temperature: Learn log(1 / tau), kept at or below log 100.
         image_weight: Weight lambda of image-to-ECG; ECG-to-image weighs 1 - lambda.
+        token_drop: Share of ECG patches that are left out at random in training, which makes a step cheaper.
         freeze_cmr: Keep the CMR encoder as it was initialized (its projection still learns).
         freeze_ecg: Likewise for the ECG encoder.
         ecg_augment: Preset or settings of `ecgcmr.ecg.augmentation`.
@@ -47,6 +48,7 @@ class ClipAlignConfig(StrictConfig):
     temperature: float = Field(default=0.1, ge=0.01)
     learn_temperature: bool = False
     image_weight: float = Field(default=0.5, ge=0, le=1)
+    token_drop: float = Field(default=0.0, ge=0, lt=1)
     freeze_cmr: bool = False
     freeze_ecg: bool = False
     ecg_augment: Augmentation = "mmcl"
@@ -129,7 +131,8 @@ class ClipAlign(Objective):
         ecg = ecg_view(batch["ecg"], n_samples, self.ecg_augment if training else None, generator)
         cmr = cmr_view(batch["cmr"], self.cmr_augment if training else None, generator)
         image = unit_rows(self.cmr_projection(self.cmr_encoder(cmr)))
-        return image, unit_rows(self.ecg_projection(self.ecg_encoder(ecg, generator)))
+        keep = kept_tokens(self.ecg_encoder, ecg.shape[0], self.config.token_drop, generator)
+        return image, unit_rows(self.ecg_projection(self.ecg_encoder(ecg, generator, keep)))
 
     def forward(self, batch: Batch, generator: object | None = None) -> ObjectiveOutput:
         """Compare each subject's CMR with all ECGs of the global batch, and the reverse."""

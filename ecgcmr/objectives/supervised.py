@@ -17,7 +17,7 @@ from ecgcmr.objectives.base import Objective, ObjectiveOutput
 from ecgcmr.objectives.distributed import sum_over_processes
 from ecgcmr.objectives.facts import DataFacts
 from ecgcmr.objectives.modules import freeze, make_cmr_encoder, make_ecg_encoder, make_head, wide
-from ecgcmr.objectives.views import Augmentation, cmr_view, ecg_view, make_cmr_augment, the_generator
+from ecgcmr.objectives.views import Augmentation, cmr_view, ecg_view, kept_tokens, make_cmr_augment, the_generator
 
 
 class SupervisedConfig(StrictConfig):
@@ -32,6 +32,7 @@ class SupervisedConfig(StrictConfig):
         balance_positives: Weigh positives of each diagnosis by (1 - prevalence) / prevalence.
         label_smoothing: Move the targets of diagnoses by this share towards 1/2.
         legacy_denominator: Count missing labels as zero losses, as the reference does, instead of leaving them out.
+        token_drop: Share of ECG patches that are left out at random in training, which makes a step cheaper.
         freeze_encoder: Train the head only (linear probe); an attention pooling and its norm train with it.
         double_fc_norm: Apply the encoder's fc_norm twice before the head, as the reference's fine-tuning does.
         ecg_augment: Preset or settings of `ecgcmr.ecg.augmentation`.
@@ -47,6 +48,7 @@ class SupervisedConfig(StrictConfig):
     balance_positives: bool = False
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     legacy_denominator: bool = False
+    token_drop: float = Field(default=0.0, ge=0, lt=1)
     freeze_encoder: bool = False
     double_fc_norm: bool = False
     ecg_augment: Augmentation = "finetune"
@@ -119,7 +121,8 @@ class Supervised(Objective):
             return self.encoder(cmr_view(batch["cmr"], self.cmr_augment if self.training else None, generator))
         augment = self.ecg_augment if self.training else None
         ecg = ecg_view(batch["ecg"], self.encoder.n_samples, augment, generator)
-        embedding = self.encoder(ecg, generator)
+        keep = kept_tokens(self.encoder, ecg.shape[0], self.config.token_drop, generator)
+        embedding = self.encoder(ecg, generator, keep)
         return self.encoder.fc_norm(embedding) if self.config.double_fc_norm else embedding
 
     @torch.no_grad()

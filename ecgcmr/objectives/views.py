@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ecgcmr.cmr.augmentation import CmrAugment, CmrAugmentConfig
 from ecgcmr.ecg.augmentation import EcgAugment, crop_random, crop_start
+from ecgcmr.models.ecg_mae import draw_masking, len_keep
+from ecgcmr.models.ecg_vit import EcgViT
 from ecgcmr.objectives.distributed import shard
 from ecgcmr.objectives.modules import full_precision
 
@@ -79,3 +81,21 @@ def cmr_view(cmr: Tensor, augment: CmrAugment | None, generator: torch.Generator
         return cmr
     with full_precision(cmr):
         return augment(cmr, generator, shard=shard()).to(cmr.dtype)
+
+
+def kept_tokens(encoder: EcgViT, rows: int, drop: float, generator: torch.Generator) -> Tensor | None:
+    """Draw which patches of each ECG are encoded in training: a random part makes a step cheaper (arXiv 2212.00794).
+
+    Args:
+        encoder: For the number of its patches and its device.
+        rows: B of this process.
+        drop: Share of patches that are left out; 0 for none.
+        generator: Alike on all processes.
+
+    Returns:
+        (B, N_keep), or None when all are encoded.
+    """
+    if drop == 0 or not encoder.training:
+        return None
+    tokens = encoder.leads * encoder.windows
+    return draw_masking((rows, tokens), len_keep(tokens, drop), generator, shard(), encoder.pos_embed.device).keep

@@ -24,6 +24,8 @@ CASES: dict[str, dict[str, Any]] = {
     "simclr": {"name": "cmr_simclr"},
     "align": {"name": "clip_align"},
     "align learned": {"name": "clip_align", "learn_temperature": True, "image_weight": 0.7},
+    "align dropping tokens": {"name": "clip_align", "token_drop": 0.5},
+    "supervised dropping tokens": {"name": "supervised", "token_drop": 0.25},
     "align frozen cmr": {"name": "clip_align", "freeze_cmr": True},
     "supervised ecg": {"name": "supervised", "balance_positives": True},
     "supervised legacy": {"name": "supervised", "legacy_denominator": True, "regression_loss": "huber"},
