@@ -1,8 +1,8 @@
 """From clean electrode potentials to what a 12-lead recorder stores.
 
 Noise enters at the electrodes, not at the leads, so that it obeys Einthoven's law as real noise does. The device
-records I, II and V1 to V6, limits the band to 0.05-150 Hz (Kligfield et al., Circulation 2007;115:1306), quantizes to 1 uV, and
-derives the other limb leads.
+records I, II and V1 to V6, limits the band to 0.05-150 Hz (Kligfield et al., Circulation 2007;115:1306), quantizes to
+1 uV, and derives the other limb leads.
 """
 
 from __future__ import annotations

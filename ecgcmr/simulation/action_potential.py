@@ -98,6 +98,6 @@ def step_kernels(rate_hz: float) -> StepKernels:
     """Sampled increments of the three steps on [-400 ms, +200 ms], long enough for the slowest of them."""
     before = round(0.400 * rate_hz)
     after = round(0.200 * rate_hz)
-    edges_ms = np.arange(-before - 1, after + 1) * 1000.0 / rate_hz
+    edges_ms = np.arange(-before - 1, after + 1, dtype=np.float64) * (1000.0 / rate_hz)
     increments = [np.diff(step(edges_ms)) for step in (upstroke, settling, repolarization)]
     return StepKernels(rate_hz, before, *(row / row.sum() for row in increments))

@@ -210,14 +210,14 @@ def draw_sheet(path: str | Path, seed: int = 0, conditions: tuple[Condition, ...
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15.5, 3.55 * len(conditions)), dpi=150)
+    figure = Figure(figsize=(17.0, 3.3 * len(conditions)), dpi=150)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        len(conditions), 4, width_ratios=(2.1, 1.75, 0.8, 0.75), left=0.01, right=0.99, bottom=0.01, top=0.99,
+        len(conditions), 4, width_ratios=(2.55, 1.95, 0.75, 0.6), left=0.01, right=0.99, bottom=0.01, top=0.99,
         wspace=0.08, hspace=0.16,
     )  # fmt: skip
     for r, condition in enumerate(conditions):
-        latent, design = find_heart(condition, seed)
+        latent, design = find_heart(condition, seed + r)  # another seed, another person
         heart, ecg = simulate_heart(latent, design)
         axes = [figure.add_subplot(grid[r, c]) for c in range(4)]
         draw_paper(axes[0], ecg.recording.millivolts, RATE_HZ, _caption(condition.title, heart, ecg))

@@ -23,9 +23,9 @@ _PRECORDIAL = {
     "V6": (-8.0, -26.0),
 }
 # Where the limb leads look from, as shares of the half width (x), of the half depth (y) and in mm (z). No current
-# leaves the trunk through the skin, so the potential of a shoulder or a hip is as large as that of a nearer point of the
-# infinite medium: these points lie at about 0.6 of the way to the roots of the limbs, which restores the usual ratio of
-# the limb leads to the chest leads.
+# leaves the trunk through the skin, so a shoulder or a hip has the potential of a nearer point of the infinite medium:
+# these points lie at about 0.6 of the way to the roots of the limbs, which restores the usual ratio of the limb leads
+# to the chest leads.
 _LIMBS = {"RA": (-0.58, 0.0, 95.0), "LA": (0.58, 0.0, 95.0), "LL": (0.25, -0.1, -130.0)}
 USUAL_FAT_MM = 13.0
 
