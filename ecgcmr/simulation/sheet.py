@@ -33,7 +33,7 @@ MM_PER_S, MM_PER_MV = 25.0, 10.0
 COLUMN_S = 2.5  # each of the four columns of the paper shows 2.5 s
 ROW_MM = 30.0
 PAPER = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
-MAX_SEARCH = 4000
+MAX_SEARCH = 300
 
 
 @dataclass(frozen=True)
