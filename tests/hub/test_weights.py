@@ -71,7 +71,7 @@ def test_load_weights__changed_number(weights_folder: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-3] ^= 4
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="not the tensors that config.json describes"):
+    with pytest.raises(ValueError, match=r"not the tensors that config\.json describes"):
         load_weights(weights_folder)
 
 
@@ -81,7 +81,7 @@ def test_load_weights__keys_and_shapes_are_listed(weights_folder: Path) -> None:
     tensors["ecg.extra"] = torch.zeros(2)
     tensors["head.mean"] = torch.zeros(5)
     replace_tensors(weights_folder, tensors)
-    with pytest.raises(ValueError, match="do not fit config.json") as caught:
+    with pytest.raises(ValueError, match=r"do not fit config\.json") as caught:
         load_weights(weights_folder)
     for part in ("missing: ecg.cls_token", "unexpected: ecg.extra", "head.mean (5,) instead of (2,)"):
         assert part in str(caught.value)

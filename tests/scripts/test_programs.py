@@ -123,19 +123,19 @@ def test_two_processes__equal_one_with_the_double_batch(
     common = ["--config", recipe, *small, f"data.cohort={tiny_cohort}", "train.epochs=3", "train.log_every=1"]
     program = str(ROOT / "scripts/pretrain.py")
     finish(start([program, *common, "out=one", "train.batch_size=8"], tmp_path))
-    two = ["train.batch_size=4", "train.processes=2", "out=two", "optim.clip_grad=1.0"]
+    two = ["train.batch_size=4", "train.processes=2", "out=two"]
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "configs/accelerate/cpu_2.yaml")]
     finish(start([*launch, program, *common, *two], tmp_path))
     rows = {name: read_metrics(tmp_path / name) for name in ("one", "two")}
     assert len(rows["one"]) == len(rows["two"]) > 6
     for one, both in zip(rows["one"], rows["two"], strict=True):
         assert (one["event"], one["step"]) == (both["event"], both["step"])
-        assert both["loss"] == pytest.approx(one["loss"], rel=2e-4), one
+        assert both["loss"] == pytest.approx(one["loss"], rel=2e-5), one
     summary = json.loads((tmp_path / "two/summary.json").read_text())
     assert (summary["processes"], summary["global_batch"]) == (2, 8)
     one_weights, two_weights = (load_file(tmp_path / name / "weights/model.safetensors") for name in ("one", "two"))
     for key, value in one_weights.items():
-        assert torch.allclose(value.double(), two_weights[key].double(), atol=2e-3), key
+        assert torch.allclose(value.double(), two_weights[key].double(), atol=2e-4), key
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ def test_save_checkpoint__full_disk_keeps_the_old_one(
         real(path, data)
 
     monkeypatch.setattr(folder_module, "write_synced", full)
-    with pytest.raises(OSError, match="the disk is full.*intact.*--resume") as caught:
+    with pytest.raises(OSError, match=r"the disk is full.*intact.*--resume") as caught:
         save(last, 2.0)
     assert caught.value.errno == errno.ENOSPC
     assert [p.name for p in tmp_path.iterdir()] == ["last"]

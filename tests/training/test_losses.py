@@ -112,6 +112,7 @@ def _data() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 def test_reduce_losses__two_processes_equal_one(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -126,6 +127,6 @@ def test_reduce_losses__two_processes_equal_one(tmp_path: Path) -> None:
         found = torch.load(tmp_path / f"{rank}.pt")
         assert found["total"] == pytest.approx(loss.item(), rel=1e-12)
         assert torch.allclose(found["grad"], weight.grad, rtol=1e-12, atol=0)
-        assert found["metric"] == pytest.approx(float(losses.mean()), rel=1e-12)
+        assert found["metric"] == pytest.approx(losses.mean().item(), rel=1e-12)
         assert found["stop"], "one process was asked to stop: all must know"
         assert not math.isfinite(found["bad"]), "one process's loss is NaN: all must see it"

@@ -152,7 +152,7 @@ def test_pretrain__existing_run_is_not_overwritten(make_config: MakeConfig) -> N
     config = make_config(**{"train.max_steps": 1})
     folder = pretrain(config)
     before = {name: (folder / name).read_bytes() for name in files(folder)}
-    with pytest.raises(ValueError, match="holds a run already.*--resume"):
+    with pytest.raises(ValueError, match=r"holds a run already.*--resume"):
         pretrain(config)
     assert pretrain(config, resume=True) == folder
     assert {name: (folder / name).read_bytes() for name in files(folder)} == before
@@ -313,7 +313,7 @@ def test_init__starts_from_weights_and_refuses_those_of_other_data(make_config: 
     mae, ours = (load_weights(f / "weights").modules["ecg"].state_dict() for f in (source, tuned))
     assert torch.allclose(mae["blocks.0.attn.qkv.weight"], ours["blocks.0.attn.qkv.weight"], atol=1e-6)
     other = {"pipeline": "highpass_z", "crop_samples": 200}
-    with pytest.raises(ValueError, match="prepared by 'highpass'.*allow_other_pipeline"):
+    with pytest.raises(ValueError, match=r"prepared by 'highpass'.*allow_other_pipeline"):
         finetune(supervised(make_config, init=init, **{"data.ecg": other}))
     with pytest.raises(ValueError, match=r"init\.cmr is set, but this objective trains ecg"):
         finetune(supervised(make_config, init={"cmr": str(source / "weights")}))
@@ -324,5 +324,5 @@ def test_init__starts_from_weights_and_refuses_those_of_other_data(make_config: 
     config = json.loads((source / "weights/config.json").read_text())
     config["run"]["split_sha256"] = "another"
     (source / "weights/config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="another split.*test subjects"):
+    with pytest.raises(ValueError, match=r"another split.*test subjects"):
         finetune(supervised(make_config, init=init))
