@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 # The front takes some ms to cross a wall patch of 5 mm, so the upstroke of a patch is wider than that of a cell.
 UPSTROKE_MS = 2.6
 # Phase 3 begins slowly and ends faster: the T wave that follows has a slow upslope and a steeper downslope.
-REPOLARIZATION_RISE_MS = 52.0
-REPOLARIZATION_FALL_MS = 23.0
+REPOLARIZATION_RISE_MS = 64.0
+REPOLARIZATION_FALL_MS = 30.0
 # An ischemic cell reaches its lower plateau after phase 1.
 SETTLE_MS = 10.0
 SETTLE_DELAY_MS = 45.0
@@ -95,9 +95,9 @@ class StepKernels:
 
 @lru_cache(maxsize=4)
 def step_kernels(rate_hz: float) -> StepKernels:
-    """Sampled increments of the three steps on [-400 ms, +200 ms], long enough for the slowest of them."""
-    before = round(0.400 * rate_hz)
-    after = round(0.200 * rate_hz)
+    """Sampled increments of the three steps on [-500 ms, +250 ms], long enough for the slowest of them."""
+    before = round(0.500 * rate_hz)
+    after = round(0.250 * rate_hz)
     edges_ms = np.arange(-before - 1, after + 1, dtype=np.float64) * (1000.0 / rate_hz)
     increments = [np.diff(step(edges_ms)) for step in (upstroke, settling, repolarization)]
     return StepKernels(rate_hz, before, *(row / row.sum() for row in increments))

@@ -44,10 +44,10 @@ class ElectricsDesign:
     """
 
     speed_sd: float = 0.10
-    transmural_sd: float = 0.12
+    transmural_sd: float = 0.14
     apd_sd_ms: float = 12.0
     gradient_sd_ms: float = 3.5
-    tissue_sd: float = 0.22
+    tissue_sd: float = 0.25
     placement_mm: float = 16.0
     trunk_sd: float = 0.04
     breath_mm: float = 4.0
@@ -149,8 +149,8 @@ def draw_electrics(heart: Heart, rng: np.random.Generator, design: ElectricsDesi
     trunk = heart.height_cm / 172.0 * (1.0 + rng.normal(0.0, design.trunk_sd))
     return Electrics(
         conduction=conduction,
-        apd_ms=float(368.0 + (0.0 if heart.sex else 9.0) + rng.normal(0.0, design.apd_sd_ms)),
-        transmural_ms=float(27.0 + rng.normal(0.0, design.gradient_sd_ms)),
+        apd_ms=float(356.0 + (0.0 if heart.sex else 9.0) + rng.normal(0.0, design.apd_sd_ms)),
+        transmural_ms=float(23.5 + rng.normal(0.0, design.gradient_sd_ms)),
         apex_base_ms=float(6.0 + rng.normal(0.0, design.gradient_sd_ms)),
         coupling=float(np.clip(rng.normal(0.35, 0.08), 0.05, 0.7)),
         tissue=float(np.exp(rng.normal(0.0, design.tissue_sd))),

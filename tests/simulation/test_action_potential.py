@@ -10,9 +10,9 @@ from ecgcmr.simulation.action_potential import action_potential, repolarization,
 
 def test_action_potential__rests_peaks_and_recovers() -> None:
     value = action_potential(np.array([-100.0, 100.0, 800.0]), 300.0)
-    assert value[0] == pytest.approx(0.0, abs=1e-4)
+    assert value[0] == pytest.approx(0.0, abs=3e-3)
     assert value[1] > 0.9
-    assert value[2] == pytest.approx(0.0, abs=1e-4)
+    assert value[2] == pytest.approx(0.0, abs=3e-3)
 
 
 @pytest.mark.parametrize("apd", [220.0, 300.0, 380.0])
@@ -41,4 +41,4 @@ def test_step_kernels__running_sum_is_the_step() -> None:
     time = np.arange(len(kernels.up)) - kernels.before
     for kernel, step in ((kernels.up, upstroke), (kernels.down, repolarization)):
         assert kernel.sum() == pytest.approx(1.0)
-        np.testing.assert_allclose(np.cumsum(kernel), step(time.astype(float)), atol=2e-3)
+        np.testing.assert_allclose(np.cumsum(kernel), step(time.astype(float)), atol=4e-3)
