@@ -20,6 +20,7 @@ BEAT_RATE_HZ = 1000.0
 _BEAT_START_S = 0.1
 _BEAT_SAMPLES = 800
 QRS_THRESHOLD = 0.035  # share of the peak of the RMS over leads
+FLAT_SHARE = 0.4  # lead II is flat where its largest deflection is below this share of the largest RMS over leads
 _INDEPENDENT = [LEADS.index(lead) for lead in ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")]
 
 
@@ -31,7 +32,7 @@ class BeatTruth:
         leads: QRST of the beat (12, T) [mV] at 1 kHz, without the P wave.
         onset_index: Sample of the onset of ventricular activation.
         qrs_ms: QRS onset and offset after the onset of activation [ms].
-        peak_ms: Time of the largest RMS over leads [ms].
+        peak_ms: Time of the R peak [ms]: the largest deflection of lead II, or of all leads where II is flat.
         t_end_ms: End of the T wave [ms].
         axis_deg: Frontal axis of the QRS area [degree].
     """
@@ -59,6 +60,12 @@ def frontal_axis(leads: NDArray[np.float64]) -> float:
     area_i, area_avf = leads[LEADS.index("I")].sum(), leads[LEADS.index("aVF")].sum()
     # Einthoven's triangle: a vertical vector of length 1 projects on aVF with the factor of the augmented leads
     return float(np.rad2deg(np.arctan2(area_avf * 2.0 / np.sqrt(3.0), area_i)))
+
+
+def _peak(qrs: NDArray[np.float64], size: NDArray[np.float64]) -> int:
+    """Sample of the R peak as a reader of the rhythm strip (lead II) sees it."""
+    strip = np.abs(qrs[LEADS.index("II")])
+    return int(np.argmax(strip if strip.max() > FLAT_SHARE * size.max() else size))
 
 
 def measure_beat(layer: DoubleLayer, transfer: NDArray[np.float64], apd_scale: float) -> BeatTruth:
@@ -91,7 +98,7 @@ def measure_beat(layer: DoubleLayer, transfer: NDArray[np.float64], apd_scale: f
         leads=qrs + recovery,
         onset_index=onset,
         qrs_ms=((above[0] - onset) * ms, (above[-1] - onset) * ms),
-        peak_ms=(int(np.argmax(size)) - onset) * ms,
+        peak_ms=(_peak(qrs, size) - onset) * ms,
         t_end_ms=float(min(t_end, _BEAT_SAMPLES) - onset) * ms,
         axis_deg=frontal_axis(qrs),
     )

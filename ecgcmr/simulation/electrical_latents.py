@@ -24,6 +24,8 @@ Array = NDArray[np.float64]
 _LEFT_SITES = np.array([[196.0, 0.68, 0.0], [106.0, 0.76, 2.0], [290.0, 0.75, 3.0]])
 _RIGHT_SITES = np.array([[150.0, 0.62, 14.0], [215.0, 0.66, 19.0]])
 _RIGHT_SEPTUM_SITES = np.array([[170.0, 0.62, 9.0]])
+USUAL_WALL_MM = 7.0
+EPICARDIAL_LEAD_MS = 10.0
 SCARRED_SITE_MS = 30.0  # delay of an early site in full scar
 
 
@@ -46,7 +48,7 @@ class ElectricsDesign:
     speed_sd: float = 0.10
     transmural_sd: float = 0.14
     apd_sd_ms: float = 12.0
-    gradient_sd_ms: float = 3.5
+    gradient_sd_ms: float = 3.0
     tissue_sd: float = 0.25
     placement_mm: float = 16.0
     trunk_sd: float = 0.04
@@ -145,12 +147,15 @@ def draw_electrics(heart: Heart, rng: np.random.Generator, design: ElectricsDesi
     design = design or ElectricsDesign()
     conduction = _draw_conduction(heart, rng, design)
     atria = _draw_atria(heart, rng)
+    # repolarization runs back from the epicardium: its lead is what the gradient leaves of the time across the wall
+    crossing = USUAL_WALL_MM / conduction.transmural_m_s
+    transmural = crossing + EPICARDIAL_LEAD_MS + rng.normal(0.0, design.gradient_sd_ms)
     placement = draw_placement(design.placement_mm, rng)
     trunk = heart.height_cm / 172.0 * (1.0 + rng.normal(0.0, design.trunk_sd))
     return Electrics(
         conduction=conduction,
         apd_ms=float(356.0 + (0.0 if heart.sex else 9.0) + rng.normal(0.0, design.apd_sd_ms)),
-        transmural_ms=float(23.5 + rng.normal(0.0, design.gradient_sd_ms)),
+        transmural_ms=float(transmural),
         apex_base_ms=float(6.0 + rng.normal(0.0, design.gradient_sd_ms)),
         coupling=float(np.clip(rng.normal(0.35, 0.08), 0.05, 0.7)),
         tissue=float(np.exp(rng.normal(0.0, design.tissue_sd))),
