@@ -1,6 +1,6 @@
 """What do simulated hearts teach an encoder about real ECGs? Compares five encoders on fold 8 of a PTB-XL sample.
 
-    python scripts/real_ecg_study.py --real runs/real_ecg/ptbxl --simulated runs/real_ecg/simulated --out runs/real_ecg
+python scripts/real_ecg_study.py --real runs/real_ecg/ptbxl --simulated runs/real_ecg/simulated --out runs/real_ecg
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from ecgcmr.demo.context import DIAGNOSES, MEASUREMENTS, SCRATCH, Arm, DemoConte
 from ecgcmr.demo.stages import Report
 from ecgcmr.evaluation.embeddings import EmbedOptions, Embeddings, embed
 from ecgcmr.evaluation.label_draws import draw_labels
-from ecgcmr.evaluation.predictions import make_predictions, write_predictions
+from ecgcmr.evaluation.predictions import make_predictions, read_predictions, write_predictions
 from ecgcmr.evaluation.probes import LogisticProbe, RidgeProbe
 from ecgcmr.hub import load_weights
 
@@ -123,6 +123,9 @@ def probe_arm(context: DemoContext, arm: Arm) -> None:
     for count, seed in label_draws(context):
         path = predictions_path(context, arm.key, "probe", count, seed)
         if path.exists():
+            continue
+        if count is None and seed > 0:  # all labels are the same labels in every draw
+            write_predictions(path, read_predictions(predictions_path(context, arm.key, "probe", None, 0)))
             continue
         split = open_split(cohort, split_name(context, count, seed))
         train = found.rows(split.train)

@@ -77,20 +77,20 @@ def align(context: DemoContext, report: Report, name: str, ecg_init: str | None,
     _pretrain(config, report)
 
 
-def supervise(context: DemoContext, name: str, split: str, labels: tuple[str, ...], **values: Any) -> None:
+def supervise(context: DemoContext, run: str, split: str, labels: tuple[str, ...], **values: Any) -> None:
     """Train encoder and head on the labelled subjects of a split; nothing to do when the run is complete."""
-    if context.weights(name).exists():
+    if context.weights(run).exists():
         return
     config = recipe(
         context,
         "supervised",
-        name,
+        run,
         data__split=split,
         data__labels=list(labels),
         train__max_steps=context.preset.finetune_steps,
         **values,
     )
-    finetune(config, resume=context.run(name).exists(), progress=False)
+    finetune(config, resume=context.run(run).exists(), progress=False)
 
 
 def _pretrain(config: RunConfig, report: Report) -> None:
