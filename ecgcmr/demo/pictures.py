@@ -12,9 +12,11 @@ from ecgcmr.demo.compare import gallery, retrieve_pairs, shared_space
 from ecgcmr.demo.context import MAIN, DemoContext
 from ecgcmr.evaluation.retrieval import top_matches
 from ecgcmr.hub import load_weights
-from ecgcmr.models.ecg_mae import EcgMae
-from ecgcmr.report import cine_strip, ecg_paper, rank_histogram, reconstruction_figure, retrieval_example
-from ecgcmr.report.cine_strip import StripOptions
+from ecgcmr.models.ecg_mae import EcgDecoder, EcgMae
+from ecgcmr.models.ecg_vit import EcgViT
+from ecgcmr.report import rank_histogram, reconstruction_figure, retrieval_example
+from ecgcmr.report.cine_strip import StripOptions, cine_strip
+from ecgcmr.report.ecg_paper import ecg_paper
 from ecgcmr.report.page import Figure
 from ecgcmr.report.retrieval_figure import Example
 
@@ -30,14 +32,20 @@ def subject_figures(context: DemoContext, subject: int) -> list[Figure]:
     options = StripOptions(names=FRAMES)
     return [
         ecg_paper(cohort.recording(recording), title="What the ECG encoder sees: ten seconds, twelve leads"),
-        cine_strip(cohort.cine(study), options, title="What the CMR encoder sees: three frames of a mid short-axis slice"),
+        cine_strip(
+            cohort.cine(study), options, title="What the CMR encoder sees: three frames of a mid short-axis slice"
+        ),
     ]
 
 
 def reconstructions(context: DemoContext, subjects: list[int]) -> list[Figure]:
     """What the masked autoencoder fills in where it saw nothing."""
     weights = load_weights(context.weights("ecg_mae"))
-    mae = EcgMae(weights.modules["ecg"], weights.modules["ecg_decoder"]).eval()
+    encoder, decoder = weights.modules["ecg"], weights.modules["ecg_decoder"]
+    assert isinstance(encoder, EcgViT), "a masked autoencoder is trained around a vision transformer"
+    assert isinstance(decoder, EcgDecoder), "a masked autoencoder has a decoder"
+    assert weights.ecg_pipeline is not None, "weights of an ECG encoder hold its pipeline"
+    mae = EcgMae(encoder, decoder).eval()
     dataset = PairedDataset(Cohort.open(context.cohort), subjects, weights.ecg_pipeline, None)
     length, patch = mae.encoder.n_samples, mae.encoder.patch
     ecg = dataset.batch(np.arange(len(dataset)))["ecg"][..., :length]

@@ -9,11 +9,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+# A function that is named like its module (cine_strip, ecg_paper) is imported from there: as an attribute of this
+# package the name would mean the module as soon as anything had imported that.
 _PUBLIC = {
-    "cine_strip": ("cine_strip",),
     "curves": ("calibration_figure", "loss_figure"),
     "differences": ("difference_figure",),
-    "ecg_paper": ("ecg_paper",),
     "label_efficiency": ("label_efficiency_figure",),
     "page": ("Figure", "Headline", "LegendEntry", "Section", "Table", "build_report"),
     "palette": ("ArmStyle", "arm_styles"),
