@@ -1,0 +1,1 @@
+"""The `ecgcmr` command: verbs over the library; the only room that prints."""

@@ -31,19 +31,25 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Options of the command itself."""
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the cohort, the runs, results.json and report.html.")] = Path("runs/demo"),
-    preset: Annotated[str, typer.Option(help="quick (a look), standard (about a quarter of an hour) or full (hours).")] = "standard",
+    out: Annotated[Path, typer.Option(help="Folder for the cohort, the runs, results.json and report.html.")] = Path(
+        "runs/demo"
+    ),
+    preset: Annotated[
+        str, typer.Option(help="quick (a look), standard (about a quarter of an hour) or full (hours).")
+    ] = "standard",
     seed: Annotated[int, typer.Option(help="Seed of the whole demo.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes that simulate; 0 takes one for each core.")] = 0,
 ) -> None:
-    """Run the whole job on a simulated cohort and write a report. Interrupt it at will: it continues where it stopped."""
+    """Run the whole job on a simulated cohort and write a report. Interrupted, it continues where it stopped."""
     from ecgcmr.demo.run import run_demo
 
     run_demo(out, preset, seed=seed, workers=workers, console=Console())

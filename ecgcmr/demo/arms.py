@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,11 +18,12 @@ from ecgcmr.cohort.store import Cohort
 from ecgcmr.demo import learning
 from ecgcmr.demo.context import DIAGNOSES, MEASUREMENTS, SCRATCH, Arm, DemoContext
 from ecgcmr.demo.stages import Report
-from ecgcmr.evaluation.embeddings import EmbedOptions, Embeddings, embed
+from ecgcmr.evaluation.embeddings import Embeddings, EmbedOptions, embed
 from ecgcmr.evaluation.label_draws import draw_labels
 from ecgcmr.evaluation.predictions import make_predictions, read_predictions, write_predictions
 from ecgcmr.evaluation.probes import LogisticProbe, RidgeProbe
 from ecgcmr.hub import load_weights
+from ecgcmr.hub.weights import Weights
 
 TARGETS = (*MEASUREMENTS, *DIAGNOSES)
 VAL_SHARE = 4  # one validation label (early stopping, thresholds) for every four training labels
@@ -50,7 +52,9 @@ def make_label_splits(context: DemoContext) -> None:
         orders = {}
         for part in ("train", "val"):
             pool = split.part(part)
-            sizes = [n if part == "train" else max(n // VAL_SHARE, 2) for n in context.preset.label_counts if n is not None]
+            sizes = [
+                n if part == "train" else max(n // VAL_SHARE, 2) for n in context.preset.label_counts if n is not None
+            ]
             sizes = [min(size, len(pool)) for size in sizes]
             columns = {name: positive.loc[pool, name].to_numpy() for name in DIAGNOSES}
             orders[part] = draw_labels(pool, columns, sizes, np.random.default_rng([context.seed, seed, part == "val"]))
@@ -72,14 +76,13 @@ def embed_arm(context: DemoContext, arm: Arm) -> ArmEmbedding:
     path = context.out / "embeddings" / f"{arm.key}.npz"
     if path.exists():
         with np.load(path) as saved:
-            projection = saved["projection"] if "projection" in saved else None
-            return ArmEmbedding(saved["subjects"], saved["encoder"], projection, saved["labels"])
+            return ArmEmbedding(saved["subjects"], saved["encoder"], saved.get("projection"), saved["labels"])
     assert arm.run is not None, "the arm from scratch has no embedding of its own"
     weights = load_weights(context.weights(arm.run))
     split = open_split(Cohort.open(context.cohort))
     subjects = np.sort(np.concatenate([split.train, split.val, split.test]))
-    pipelines = (weights.ecg_pipeline, None) if arm.modality == "ecg" else (None, weights.cmr_pipeline)
-    dataset = PairedDataset(Cohort.open(context.cohort), subjects, *pipelines, labels=TARGETS)
+    ecg, cmr = (weights.ecg_pipeline, None) if arm.modality == "ecg" else (None, weights.cmr_pipeline)
+    dataset = PairedDataset(Cohort.open(context.cohort), subjects, ecg, cmr, labels=TARGETS)
     head = weights.modules.get(f"{arm.modality}_projection")
     found = embed(weights, dataset, arm.modality, options=_options(weights, arm.modality, dataset))
     projected = None
@@ -92,13 +95,19 @@ def embed_arm(context: DemoContext, arm: Arm) -> ArmEmbedding:
     return result
 
 
-def _options(weights: object, modality: str, dataset: PairedDataset, crops: int = 2) -> EmbedOptions:
+def _options(weights: Weights, modality: str, dataset: PairedDataset, crops: int = 2) -> EmbedOptions:
     """Two crops cover the ten seconds; the shared space takes the first, as the alignment's evaluation does."""
     if modality == "cmr":
         return EmbedOptions()
-    length = int(weights.modules["ecg"].config["n_samples"])  # type: ignore[attr-defined]
+    length = input_length(weights)
     starts = tuple(range(0, dataset.ecg_shape[-1] - length + 1, length))[:crops]
     return EmbedOptions(crop_samples=length, crop_starts=starts)
+
+
+def input_length(weights: Weights) -> int:
+    """Samples that the ECG encoder takes."""
+    config: Any = weights.modules["ecg"].config
+    return int(config["n_samples"])
 
 
 def _save_embedding(path: Path, found: ArmEmbedding) -> None:
@@ -173,7 +182,7 @@ def label_draws(context: DemoContext) -> Sequence[tuple[int | None, int]]:
 
 
 def _table(
-    split: Split, subjects: NDArray[np.int64], truth: NDArray[np.float64], predicted: NDArray[np.float64]
+    split: Split, subjects: NDArray[np.int64], truth: NDArray[np.float64], predicted: NDArray[np.floating]
 ) -> pd.DataFrame:
     where = split.part_of(subjects)
     return make_predictions(subjects, TARGETS, (truth, predicted), [str(part) for part in where])
@@ -188,4 +197,4 @@ class Predict(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """(B, D) to (B, K)."""
-        return self.head.predict(embedding)  # type: ignore[no-any-return, operator]
+        return self.head.predict(embedding)  # type: ignore[operator]

@@ -91,7 +91,9 @@ def retrieval_rows(context: DemoContext) -> list[dict[str, Any]]:
         if arm.modality != "ecg" or arm.run == "ecg_mae":
             continue
         for found in retrieve_pairs(context, str(arm.run)):
-            draws = draw_subjects(found.subjects, context.preset.bootstrap_draws, np.random.default_rng([context.seed, 29]))
+            draws = draw_subjects(
+                found.subjects, context.preset.bootstrap_draws, np.random.default_rng([context.seed, 29])
+            )
             for metric, boot in found.summarise(draws).items():
                 interval = boot.interval()
                 result.append(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ecgcmr.demo.presets import DemoPreset, demo_preset
 
 MEASUREMENTS = ("LVEDV", "LVESV", "LVEF", "LVM", "RVEDV")
 DIAGNOSES = ("mi", "dcm", "hcm", "hhd")
-KINDS = {name: "regression" for name in MEASUREMENTS} | {name: "binary" for name in DIAGNOSES}
+KINDS = dict.fromkeys(MEASUREMENTS, "regression") | dict.fromkeys(DIAGNOSES, "binary")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Arm:
     key: str
     title: str
     run: str | None
-    modality: str = "ecg"
+    modality: Literal["ecg", "cmr"] = "ecg"
 
 
 SCRATCH = Arm("scratch", "Supervised from scratch", None)

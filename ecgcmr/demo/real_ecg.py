@@ -1,7 +1,8 @@
 """The same job on real ECGs: what do simulated hearts teach an encoder about PTB-XL?
 
-Five encoders are compared on fold 8 of a public sample of PTB-XL (Wagner et al. 2020, doi:10.1038/s41597-020-0495-6): from scratch, after
-masked modelling of real ECGs, of simulated ones, after alignment on simulated pairs, and after simulated then real masked modelling.
+Five encoders are compared on fold 8 of a public sample of PTB-XL (Wagner et al. 2020,
+doi:10.1038/s41597-020-0495-6): from scratch, after masked modelling of real ECGs, of simulated ones, after alignment on
+simulated pairs, and after simulated then real masked modelling.
 Folds 1-6 train, fold 7 selects (early stopping, thresholds), fold 8 is looked at once.
 """
 
@@ -17,9 +18,9 @@ import pandas as pd
 from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.cohort.splits import open_split
 from ecgcmr.cohort.store import Cohort
-from ecgcmr.demo.arms import Predict
+from ecgcmr.demo.arms import Predict, input_length
 from ecgcmr.evaluation.bootstrap import draw_subjects
-from ecgcmr.evaluation.embeddings import EmbedOptions, Embeddings, embed
+from ecgcmr.evaluation.embeddings import Embeddings, EmbedOptions, embed
 from ecgcmr.evaluation.predictions import make_predictions
 from ecgcmr.evaluation.probes import LogisticProbe
 from ecgcmr.evaluation.results import write_results
@@ -105,9 +106,10 @@ def _embedded(study: RealStudy, weights_folder: Path, part: str, head: bool) -> 
     weights = load_weights(weights_folder)
     cohort = Cohort.open(study.real)
     dataset = PairedDataset(cohort, open_split(cohort).part(part), weights.ecg_pipeline, None, labels=LABELS)
-    length = int(weights.modules["ecg"].config["n_samples"])
-    options = EmbedOptions(crop_samples=length, crop_starts=CROPS)
-    return embed(weights, dataset, "ecg", options=options, projection=Predict(weights.modules["head"]) if head else None)
+    options = EmbedOptions(crop_samples=input_length(weights), crop_starts=CROPS)
+    return embed(
+        weights, dataset, "ecg", options=options, projection=Predict(weights.modules["head"]) if head else None
+    )
 
 
 def _probed(study: RealStudy, arm: str) -> pd.DataFrame:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ecgcmr import __version__
-from ecgcmr.demo.context import MAIN, PRETRAINED, RIVALS, SCRATCH, SHUFFLED, DemoContext
 from ecgcmr.demo.compare import gallery
+from ecgcmr.demo.context import MAIN, PRETRAINED, RIVALS, SCRATCH, SHUFFLED, DemoContext
 from ecgcmr.demo.pictures import example_subject, reconstructions, retrieval_figures, subject_figures
 from ecgcmr.evaluation.results import read_results
 from ecgcmr.report import Headline, Section, build_report, loss_figure
@@ -36,30 +36,33 @@ UNITS = {
     "hcm": "Hypertrophic cardiomyopathy",
     "hhd": "Hypertensive heart disease",
 }
-INTRO = """One simulated heart makes both a 12-lead ECG and a cine MRI. An ECG encoder and an image encoder are trained on such pairs
-without any label, until the ECG of a heart finds the MRI of the same heart. Then the question is asked on held-out subjects: with few labels,
-does the ECG tell more about the heart's structure than it did before it met the MRI?"""
-ABOUT_CURVES = """Points are means over label draws; intervals (95 %) hold both the chance of which subjects were tested and of which were
-labelled. All arms but one are frozen encoders with a ridge or logistic probe; the arm from scratch trains the same encoder on the labels. The
-band is the CMR encoder itself: it has seen the image, so it is a ceiling and no competitor."""
-ABOUT_DIFFERENCES = """The same held-out subjects and the same label draws on both sides, so that chance which both share cancels. A filled point is a
-difference whose interval excludes 0."""
-ABOUT_RETRIEVAL = """Every held-out ECG ranks the studies of {n} held-out subjects by similarity in the shared space. The examples are those at the first
-and the second third of the ranks, not the best ones."""
-LIMITS = """The cohort is simulated: multiple-dipole ECGs in an infinite medium, analytic anatomy, painted tissue. It is a test bench with known
-truth, built so that morphology comes out of the latent heart; it is not evidence about patients, and numbers on real cohorts will differ. In UK
-Biobank, R² from the ECG is about 0.60 for LV mass, 0.50 for LVEDV and 0.22-0.25 for LVEF (arXiv 2308.05764 as tabulated by its authors' later
-work).
+INTRO = """One simulated heart makes both a 12-lead ECG and a cine MRI. An ECG encoder and an image encoder are
+trained on such pairs without any label, until the ECG of a heart finds the MRI of the same heart. Then the
+question is asked on held-out subjects: with few labels, does the ECG tell more about the heart's structure than
+it did before it met the MRI?"""
+ABOUT_CURVES = """Points are means over label draws; intervals (95 %) hold both the chance of which subjects
+were tested and of which were labelled. All arms but one are frozen encoders with a ridge or logistic probe; the
+arm from scratch trains the same encoder on the labels. The band is the CMR encoder itself: it has seen the
+image, so it is a ceiling and no competitor."""
+ABOUT_DIFFERENCES = """The same held-out subjects and the same label draws on both sides, so that chance which
+both share cancels. A filled point is a difference whose interval excludes 0."""
+ABOUT_RETRIEVAL = """Every held-out ECG ranks the studies of {n} held-out subjects by similarity in the shared
+space. The examples are those at the first and the second third of the ranks, not the best ones."""
+LIMITS = """The cohort is simulated: multiple-dipole ECGs in an infinite medium, analytic anatomy, painted
+tissue. It is a test bench with known truth, built so that morphology comes out of the latent heart; it is not
+evidence about patients, and numbers on real cohorts will differ. In UK Biobank, R² from the ECG is about 0.60
+for LV mass, 0.50 for LVEDV and 0.22-0.25 for LVEF (arXiv 2308.05764 as tabulated by its authors' later work).
 
-Trainings are minutes long. A masked autoencoder in particular improves with many more steps than a demo has. Hyper-parameters were set on
-validation subjects of other seeds; the held-out subjects were used for the numbers on this page only."""
+Trainings are minutes long. A masked autoencoder in particular improves with many more steps than a demo has.
+Hyper-parameters were set on validation subjects of other seeds; the held-out subjects were used for the numbers
+on this page only."""
 
 
 def write_report(context: DemoContext) -> None:
     """Write report.html from results.json, the runs and the cohort."""
     results = _named(read_results(context.out / "results.json"))
     plan = _plan(results)
-    first = min(int(n) for n in results["n_labels"].dropna().unique())
+    first = int(results["n_labels"].min())
     against = [TITLES[rival] for rival in RIVALS[:2]]
     headlines = [*headline_results(results, plan, first, "probe", against), *_recall_headline(results)]
     subject = example_subject(context)
@@ -77,14 +80,30 @@ def write_report(context: DemoContext) -> None:
             "Three of four patches were hidden; drawn is what the decoder put there.",
             reconstructions(context, [int(who) for who in everyone]),
         ),
-        Section("One subject", f"Subject {subject}, the median of the gallery by LV mass.", subject_figures(context, subject)),
+        Section(
+            "One subject",
+            f"Subject {subject}, the median of the gallery by LV mass.",
+            subject_figures(context, subject),
+        ),
         Section("Training", "", _losses(context), tables=[_costs(context)]),
         Section("Limits", LIMITS),
         results_table_section(results, plan),
-        Section("Reproduce", "", code=f"ecgcmr demo --preset {context.preset.name} --seed {context.seed} --out {context.out.name}"),
+        Section(
+            "Reproduce",
+            "",
+            code=f"ecgcmr demo --preset {context.preset.name} --seed {context.seed} --out {context.out.name}",
+        ),
     ]
-    facts = {"preset": context.preset.name, "seed": context.seed, "subjects": f"{context.preset.n_subjects:,} (simulated)"}
-    facts |= {"held out": f"{_held_out(results):,} subjects", "label draws": context.preset.draws, "ecgcmr": __version__}
+    facts = {
+        "preset": context.preset.name,
+        "seed": context.seed,
+        "subjects": f"{context.preset.n_subjects:,} (simulated)",
+    }
+    facts |= {
+        "held out": f"{_held_out(results):,} subjects",
+        "label draws": context.preset.draws,
+        "ecgcmr": __version__,
+    }
     build_report(context.out / "report.html", "What an ECG learned from cardiac MRI", INTRO, sections, facts, headlines)
 
 
@@ -111,12 +130,15 @@ def _held_out(results: pd.DataFrame) -> int:
 
 
 def _recall(results: pd.DataFrame, direction: str) -> pd.DataFrame:
-    chosen = (results["protocol"] == "retrieval") & (results["metric"] == "recall_at_10") & (results["target"] == direction)
+    chosen = (
+        (results["protocol"] == "retrieval") & (results["metric"] == "recall_at_10") & (results["target"] == direction)
+    )
     return results[chosen & results["seed"].isna()]
 
 
 def _recall_headline(results: pd.DataFrame) -> list[Headline]:
-    row = _recall(results, "ecg_to_cmr").set_index("arm").loc[TITLES[MAIN]]
+    rows = _recall(results, "ecg_to_cmr")
+    row = rows[rows["arm"] == TITLES[MAIN]].iloc[0]
     chance = min(1.0, 10 / int(row["n_subjects"]))
     detail = f"95 % interval [{row['lo']:.0%}, {row['hi']:.0%}]; by chance {chance:.0%}"
     label = f"of held-out ECGs find their own MRI among the best 10 of {int(row['n_subjects'])}"
@@ -127,7 +149,10 @@ def _recall_figures(results: pd.DataFrame, plan: ReportPlan) -> list[Figure]:
     figures = []
     for direction, name in (("ecg_to_cmr", "ECG to CMR"), ("cmr_to_ecg", "CMR to ECG")):
         rows = _recall(results, direction)
-        bars = {row.arm: (row.value, row.lo, row.hi) for row in rows.itertuples()}
+        bars = {
+            str(row["arm"]): (float(row["value"]), float(row["lo"]), float(row["hi"]))
+            for row in rows.to_dict("records")
+        }
         chance = min(1.0, 10 / int(rows["n_subjects"].iloc[0]))
         figures.append(recall_bars(bars, chance, plan.styles, f"{name}: R@10 among {int(rows['n_subjects'].iloc[0])}"))
     return figures
@@ -148,5 +173,8 @@ def _losses(context: DemoContext) -> Sequence[Figure]:
 
 def _costs(context: DemoContext) -> Table:
     done = json.loads((context.out / "stages.json").read_text())
-    rows = [[key.replace("_", " "), f"{cost['seconds']:.0f} s", f"{cost['peak_memory_mib']:,.0f} MiB"] for key, cost in done.items()]
+    rows = [
+        [key.replace("_", " "), f"{cost['seconds']:.0f} s", f"{cost['peak_memory_mib']:,.0f} MiB"]
+        for key, cost in done.items()
+    ]
     return Table(["Stage", "Time", "Peak memory so far"], rows, "Cost of this demo on this machine")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -53,7 +54,7 @@ def demo_stages(context: DemoContext) -> list[Stage]:
         if context.preset.finetune_pretrained:
             tuned += [arm for arm in context.arms() if arm.modality == "ecg"]
         for number, arm in enumerate(tuned):
-            arms.finetune_arm(context, arm, lambda x, n=number: tell((n + x) / len(tuned)))
+            arms.finetune_arm(context, arm, partial(_tell_part, tell, number, len(tuned)))
 
     def align(name: str, init: str | None) -> Callable[[Report], None]:
         return lambda tell: learning.align(context, tell, name, init)
@@ -75,3 +76,7 @@ def demo_stages(context: DemoContext) -> list[Stage]:
     if context.preset.shuffled_control:
         stages.insert(5, Stage("shuffled", "align shuffled pairs (control)", 90, align_shuffled))
     return stages
+
+
+def _tell_part(tell: Report, number: int, total: int, share: float) -> None:
+    tell((number + share) / total)

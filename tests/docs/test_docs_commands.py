@@ -57,7 +57,9 @@ def test_page__every_command_runs(page: Path, tmp_path: Path) -> None:
     for kind, block in blocks(page):
         program = ["bash", "-euo", "pipefail", "-c", shell(block)] if kind == "bash" else [sys.executable, "-c", block]
         done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{page.name}:\n{block}\n--- stdout\n{done.stdout[-3000:]}\n--- stderr\n{done.stderr[-3000:]}"
+        assert done.returncode == 0, (
+            f"{page.name}:\n{block}\n--- stdout\n{done.stdout[-3000:]}\n--- stderr\n{done.stderr[-3000:]}"
+        )
 
 
 def test_pages__relative_links_resolve() -> None:
