@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any
 
 from ecgcmr.demo.context import DemoContext
@@ -55,7 +56,7 @@ def pretrain_cmr(context: DemoContext, report: Report) -> None:
     _pretrain(recipe(context, "cmr_simclr", "cmr_simclr", train__max_steps=context.preset.cmr_steps), report)
 
 
-def align(context: DemoContext, report: Report, name: str, ecg_init: str | None, split: str = "default") -> None:
+def align(context: DemoContext, report: Report, name: str, ecg_init: str | None, cohort: Path | None = None) -> None:
     """Align the two encoders.
 
     Args:
@@ -63,18 +64,29 @@ def align(context: DemoContext, report: Report, name: str, ecg_init: str | None,
         report: Told the progress.
         name: Name of the run.
         ecg_init: Run whose ECG encoder is the start; None starts from random weights.
-        split: Split of the cohort.
+        cohort: Another cohort than the demo's, for the control.
     """
     config = recipe(
         context,
         "align",
         name,
-        data__split=split,
+        data__cohort=str(cohort or context.cohort),
         init__ecg=None if ecg_init is None else str(context.weights(ecg_init)),
         init__cmr=str(context.weights("cmr_simclr")),
         train__max_steps=context.preset.align_steps,
     )
     _pretrain(config, report)
+
+
+def align_shuffled(context: DemoContext, report: Report, name: str) -> None:
+    """The control: the same alignment on pairs that do not belong together."""
+    from ecgcmr.cohort.shuffle import shuffle_pairs
+    from ecgcmr.cohort.store import Cohort
+
+    shuffled = context.out / "cohort_shuffled"
+    if not shuffled.exists():
+        shuffle_pairs(Cohort.open(context.cohort), shuffled, context.seed)
+    align(context, report, name, "ecg_mae", shuffled)
 
 
 def supervise(context: DemoContext, run: str, split: str, labels: tuple[str, ...], **values: Any) -> None:
