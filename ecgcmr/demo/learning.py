@@ -13,7 +13,7 @@ from ecgcmr.training.progress import ProgressCallback, ProgressEvent
 from ecgcmr.training.run import finetune, pretrain
 
 
-def recipe(context: DemoContext, recipe_name: str, name: str, **values: Any) -> RunConfig:
+def recipe(context: DemoContext, recipe_name: str, name: str, /, **values: Any) -> RunConfig:
     """Read one of the demo's recipes and fit it to this demo.
 
     Args:
