@@ -1,0 +1,120 @@
+"""`ecgcmr demo` from an empty folder to the report, at the smallest size; and that a second call does nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ecgcmr.cli.main import app
+from ecgcmr.demo.context import DIAGNOSES, MEASUREMENTS
+from ecgcmr.demo.presets import PRESETS, DemoPreset
+
+ROW = ["arm", "protocol", "n_labels", "target", "metric", "value", "lo", "hi", "n_subjects", "seed", "compared_to"]
+PROBED = ("ecg_mae", "aligned", "mae_aligned", "cmr", "shuffled")
+RIVALS = ("ecg_mae", "scratch", "aligned")
+RUNS = ("ecg_mae", "cmr_simclr", "mae_aligned", "aligned", "shuffled")
+TINY = DemoPreset(
+    "tiny",
+    n_subjects=60,
+    mae_steps=3,
+    cmr_steps=2,
+    align_steps=3,
+    finetune_steps=3,
+    label_counts=(10, None),
+    draws=2,
+    gallery=12,
+    bootstrap_draws=50,
+    shuffled_control=True,
+)
+TRAIN, TEST = 42, 12
+
+Key = tuple[str, str, int | None, str, str, int | None, str | None]
+
+
+def scored(arm: str, protocol: str, compared_to: str | None, ending: str) -> set[Key]:
+    """Every target and metric at each number of labels, for both draws and their mean."""
+    metrics = {
+        **dict.fromkeys(MEASUREMENTS, ("r2", "mae", "pearson_r")),
+        **dict.fromkeys(DIAGNOSES, ("auroc", "auprc", "brier")),
+    }
+    return {
+        (arm, protocol, n_labels, target, metric + ending, seed, compared_to)
+        for n_labels in (10, TRAIN)
+        for target, names in metrics.items()
+        for metric in names
+        for seed in (None, 0, 1)
+    }
+
+
+def expected() -> set[Key]:
+    result = scored("scratch", "finetune", None, "")
+    for arm in PROBED:
+        result |= scored(arm, "probe", None, "")
+    for rival in RIVALS:
+        result |= scored("mae_aligned", "probe", rival, "_diff")
+    for arm in ("mae_aligned", "aligned", "shuffled"):
+        for direction in ("ecg_to_cmr", "cmr_to_ecg"):
+            for metric in ("recall_at_1", "recall_at_5", "recall_at_10", "median_rank"):
+                result.add((arm, "retrieval", None, direction, metric, None, None))
+    return result
+
+
+def everything(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_demo__runs_to_the_report_and_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    out = tmp_path / "demo"
+    command = ["demo", "--preset", "tiny", "--seed", "1", "--workers", "1", "--out", str(out)]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0
+    for name in ("report.html", "results.json", "runs/mae_aligned/weights"):
+        assert str(out / name) in done.output
+    check_results(out)
+    check_report(out)
+    assert {path.name for path in (out / "runs").iterdir()} == {*RUNS, "finetune"}
+    assert not list(out.rglob("*.partial"))
+    stages = list(json.loads((out / "stages.json").read_text()))
+    before = everything(out)
+    again = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert again.exit_code == 0
+    assert again.output.count("done before") == len(stages) == 10
+    assert everything(out) == before
+
+
+def check_results(out: Path) -> None:
+    rows = json.loads((out / "results.json").read_text())
+    assert all(list(row) == ROW for row in rows)
+    # Balanced accuracy needs both classes among the validation subjects, of which a tiny cohort has six.
+    sure = [row for row in rows if not row["metric"].startswith("balanced_accuracy")]
+    names = ("arm", "protocol", "n_labels", "target", "metric", "seed", "compared_to")
+    keys = [tuple(row[name] for name in names) for row in sure]
+    assert len(keys) == len(set(keys))
+    assert set(keys) == expected()
+    for row in rows:
+        assert row["n_subjects"] == TEST
+        if row["lo"] is not None:
+            assert row["lo"] <= row["value"] + 1e-9, row
+            assert row["value"] <= row["hi"] + 1e-9, row
+
+
+def check_report(out: Path) -> None:
+    page = (out / "report.html").read_text()
+    assert len(page) < 5e6
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
+    for words in (
+        "MAE + aligned",
+        "CMR encoder (ceiling)",
+        "Aligned on shuffled pairs (control)",
+        "LV mass [g]",
+        "Limits",
+    ):
+        assert words in page, words
+    assert "--preset tiny --seed 1" in page
