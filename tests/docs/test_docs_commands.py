@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SMALLER = [
-    (r"--subjects \d+", "--subjects 40"),
+    (r"--subjects \d{3,}", "--subjects 40"),
     (r"--preset (standard|full)", "--preset quick"),
     (r"max_steps=\d+", "max_steps=2"),
     (r"(scripts/(?:pretrain|finetune)\.py .*)$", r"\1 train.max_steps=2"),
@@ -28,7 +29,10 @@ ELSEWHERE = re.compile(r"^(git clone|cd ecgcmr$|make |pip install|python3? -m ve
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
-    return FENCE.findall(page.read_text())
+    """Kind and code; Python blocks with no command between them are one program, as they are to a reader."""
+    found = FENCE.findall(page.read_text())
+    joined = groupby(found, key=lambda block: (block[0], None if block[0] == "python" else object()))
+    return [(kind, "\n".join(code for _, code in group)) for (kind, _), group in joined]
 
 
 def shell(block: str) -> str:
