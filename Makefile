@@ -38,7 +38,7 @@ demo: $(VENV)/.installed  ## run the whole job on a simulated cohort and write r
 	$(BIN)/ecgcmr demo --preset $(PRESET) --out $(OUT)
 
 test: $(VENV)/.installed-dev  ## run the default tests (a few minutes on two cores)
-	$(BIN)/python -m pytest -m "not slow" -n 2
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(VENV)/.installed-dev  ## run the long tests (learning, resuming, physics at n = 500)
 	$(BIN)/python -m pytest -m slow
