@@ -72,7 +72,7 @@ class Conduction:
     left_delays_ms: NDArray[np.float64]
     right_sites_mm: NDArray[np.float64]
     right_delays_ms: NDArray[np.float64]
-    scar_slowing: float = 0.6
+    scar_slowing: float = 0.45
     transmural_m_s: float = TRANSMURAL_M_S
 
 

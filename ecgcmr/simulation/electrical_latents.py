@@ -26,7 +26,7 @@ _RIGHT_SITES = np.array([[150.0, 0.62, 14.0], [215.0, 0.66, 19.0]])
 _RIGHT_SEPTUM_SITES = np.array([[170.0, 0.62, 9.0]])
 USUAL_WALL_MM = 7.0
 EPICARDIAL_LEAD_MS = 10.0
-SCARRED_SITE_MS = 30.0  # delay of an early site in full scar
+SCARRED_SITE_MS = 22.0  # delay of an early site in full scar
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class ElectricsDesign:
         breath_deg: Its rotation (half range) [degree].
     """
 
-    speed_sd: float = 0.10
+    speed_sd: float = 0.115
     transmural_sd: float = 0.14
     apd_sd_ms: float = 12.0
     gradient_sd_ms: float = 3.0
     tissue_sd: float = 0.25
-    placement_mm: float = 16.0
+    placement_mm: float = 20.0
     trunk_sd: float = 0.04
     breath_mm: float = 4.0
     breath_deg: float = 2.5
@@ -97,7 +97,7 @@ def _draw_conduction(heart: Heart, rng: np.random.Generator, design: ElectricsDe
     right = _RIGHT_SITES + jitter[len(_LEFT_SITES) : -1]
     septal = _RIGHT_SEPTUM_SITES + jitter[-1:]
     muscle = 0.65 * spread[0]  # endocardium without its Purkinje network, m/s
-    fibrosis = 0.90 if heart.dcm else 1.0
+    fibrosis = 0.95 if heart.dcm else 1.0
     speeds = np.array([1.08 * spread[0], 1.30 * spread[1]]) * fibrosis
     if heart.lbbb:
         left, speeds[0] = left[:0], muscle * fibrosis

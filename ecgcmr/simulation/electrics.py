@@ -29,7 +29,7 @@ DURATION_S = 10.0
 #   python benchmarks/simulate_ecg.py --calibrate --subjects 400 --seed 2024
 GAIN_MV = 31.3
 # The thin right wall is trabeculated and its fronts are ragged: its double layer is weaker per area.
-RIGHT_STRENGTH = 0.38
+RIGHT_STRENGTH = 0.34
 RIGHT_GRADIENT = 1.2
 APICAL_GRADIENT = 0.2
 SEPTAL_GRADIENT = 0.36

@@ -115,7 +115,8 @@ def ventricular_potentials(
     # an older beat is over: its steps cancel
     recent = onset_s > -LONGEST_BEAT_S
     scale = apd_scale[recent, None, None]
-    lead_in = round(LONGEST_BEAT_S * rate_hz) + kernels.before
+    earliest_s = min(0.0, float(onset_s[recent].min(initial=0.0)))
+    lead_in = int(np.ceil(-earliest_s * rate_hz)) + kernels.before
     length = lead_in + n_samples + kernels.before + 2
     transfer = transfer[recent] if transfer.ndim == 3 else np.broadcast_to(transfer, (len(scale), *transfer.shape))
     weight = np.ascontiguousarray(transfer.transpose(0, 2, 1))
