@@ -130,7 +130,7 @@ def _draw_atria(heart: Heart, rng: np.random.Generator) -> AtrialDipoles:
     # behind and to the right of the valve plane, in the torso frame; they follow the position of the heart
     place = heart.position_mm + np.array([[-42.0, -2.0, 8.0], [-14.0, 34.0, 22.0]])
     direction = np.array([[0.42, -0.42, -0.80], [0.80, 0.42, -0.42]]) + rng.normal(0.0, 0.12, size=(2, 3))
-    strength = np.array([right**2, left**2]) * np.exp(rng.normal(0.0, 0.15, size=2)) * np.array([110.0, 95.0])
+    strength = np.array([right**2, left**2]) * np.exp(rng.normal(0.0, 0.15, size=2)) * np.array([82.0, 70.0])
     duration = np.array([72.0 * right, 74.0 * left]) * np.exp(rng.normal(0.0, 0.06, size=2))
     onset = np.array([0.0, 0.42 * duration[0]])
     return AtrialDipoles(place, direction * strength[:, None], onset, duration, heart.pr_ms)

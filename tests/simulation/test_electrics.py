@@ -227,7 +227,7 @@ def test_healthy__intervals_and_waves_of_five_hundred() -> None:
 
 
 def delineated(made: list[tuple[Heart, EcgSimulation]]) -> tuple[float, float]:
-    """Shares of recordings whose rate and R peaks neurokit2 finds in lead II as the truth says."""
+    """Share of recordings whose rate neurokit2 finds in lead II within 2 /min, and of R peaks found within 20 ms."""
     neurokit = pytest.importorskip("neurokit2")
     rate_ok, peak_ok = [], []
     for _, ecg in made:
@@ -236,21 +236,21 @@ def delineated(made: list[tuple[Heart, EcgSimulation]]) -> tuple[float, float]:
         rate = 60.0 * 500.0 / np.diff(found).mean()
         rate_ok.append(abs(rate - ecg.truth["heart_rate_bpm"]) <= 2.0)
         inner = [p for p in ecg.r_peaks if 250 <= p <= 4750]
-        peak_ok.append(np.mean([np.abs(found - p).min() <= 10 for p in inner]))
-    return float(np.mean(rate_ok)), float(np.mean(np.array(peak_ok) >= 0.95))
+        peak_ok += [np.abs(found - p).min() <= 10 for p in inner]
+    return float(np.mean(rate_ok)), float(np.mean(peak_ok))
 
 
 def test_healthy__neurokit_finds_the_beats(healthy: list[tuple[Heart, EcgSimulation]]) -> None:
     rate, peaks = delineated([pair for pair in healthy[:50] if pair[1].truth["lead_off"] == 0])
     assert rate >= 0.96
-    assert peaks >= 0.9
+    assert peaks >= 0.97
 
 
 @pytest.mark.slow
 def test_healthy__neurokit_agrees_in_98_percent_of_five_hundred() -> None:
     rate, peaks = delineated(population(500))
     assert rate >= 0.98
-    assert peaks >= 0.95
+    assert peaks >= 0.98
 
 
 @pytest.mark.slow
