@@ -56,7 +56,9 @@ def pretrain_cmr(context: DemoContext, report: Report) -> None:
     _pretrain(recipe(context, "cmr_simclr", "cmr_simclr", train__max_steps=context.preset.cmr_steps), report)
 
 
-def align(context: DemoContext, report: Report, name: str, ecg_init: str | None, cohort: Path | None = None) -> None:
+def align(
+    context: DemoContext, report: Report, name: str, ecg_init: str | None, cohort: Path | None = None, **values: Any
+) -> None:
     """Align the two encoders.
 
     Args:
@@ -65,6 +67,7 @@ def align(context: DemoContext, report: Report, name: str, ecg_init: str | None,
         name: Name of the run.
         ecg_init: Run whose ECG encoder is the start; None starts from random weights.
         cohort: Another cohort than the demo's, for the control.
+        **values: Other changes of the recipe, as `recipe` takes them.
     """
     config = recipe(
         context,
@@ -74,19 +77,20 @@ def align(context: DemoContext, report: Report, name: str, ecg_init: str | None,
         init__ecg=None if ecg_init is None else str(context.weights(ecg_init)),
         init__cmr=str(context.weights("cmr_simclr")),
         train__max_steps=context.preset.align_steps,
+        **values,
     )
     _pretrain(config, report)
 
 
-def align_shuffled(context: DemoContext, report: Report, name: str) -> None:
-    """The control: the same alignment on pairs that do not belong together."""
+def align_shuffled(context: DemoContext, report: Report, name: str, **values: Any) -> None:
+    """The control: the same alignment, with the same `values`, on pairs that do not belong together."""
     from ecgcmr.cohort.shuffle import shuffle_pairs
     from ecgcmr.cohort.store import Cohort
 
     shuffled = context.out / "cohort_shuffled"
     if not shuffled.exists():
         shuffle_pairs(Cohort.open(context.cohort), shuffled, context.seed)
-    align(context, report, name, "ecg_mae", shuffled)
+    align(context, report, name, "ecg_mae", shuffled, **values)
 
 
 def supervise(context: DemoContext, run: str, split: str, labels: tuple[str, ...], **values: Any) -> None:
