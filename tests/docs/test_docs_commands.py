@@ -22,6 +22,7 @@ SMALLER = [
     (r"--preset (standard|full)", "--preset quick"),
     (r"max_steps=\d+", "max_steps=2"),
     (r"(scripts/(?:pretrain|finetune)\.py .*)$", r"\1 train.max_steps=2"),
+    (r"(scripts/real_ecg_study\.py .*)$", r"\1 --steps 2"),
     (r"--draws \d+", "--draws 50"),
 ]
 # Not run here, and why: they make an environment of their own; CI runs them on a fresh machine.
