@@ -96,7 +96,7 @@ def _draw_conduction(heart: Heart, rng: np.random.Generator, design: ElectricsDe
     left = _LEFT_SITES + jitter[: len(_LEFT_SITES)]
     right = _RIGHT_SITES + jitter[len(_LEFT_SITES) : -1]
     septal = _RIGHT_SEPTUM_SITES + jitter[-1:]
-    muscle = 0.65 * spread[0]  # endocardium without its Purkinje network, m/s
+    muscle = 0.78 * spread[0]  # endocardium without its Purkinje network, m/s
     fibrosis = 0.95 if heart.dcm else 1.0
     speeds = np.array([1.08 * spread[0], 1.30 * spread[1]]) * fibrosis
     if heart.lbbb:
@@ -104,7 +104,7 @@ def _draw_conduction(heart: Heart, rng: np.random.Generator, design: ElectricsDe
         right[:, 2] -= 8.0
         septal[:, 2] -= 8.0
     if heart.rbbb:
-        right, septal, speeds[1] = right[:0], septal[:0], 0.85 * spread[1]
+        right, septal, speeds[1] = right[:0], septal[:0], 0.70 * spread[1]
     left[:, 2] += SCARRED_SITE_MS * _scar_at(heart, left)
     right_mm = np.concatenate([endocardial_sites(heart, right, right=True), septal_sites(heart, septal)])
     return Conduction(

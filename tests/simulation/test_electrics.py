@@ -168,6 +168,18 @@ def test_simulate_ecg__voltage_rises_with_mass_and_falls_with_fat() -> None:
     assert np.all(np.diff(by_fat) < 0)
 
 
+@pytest.mark.parametrize("block", ["lbbb", "rbbb"])
+def test_simulate_ecg__blocks_are_wide_in_most_hearts(block: str) -> None:
+    design = Design.healthy()
+    hearts = [replace(draw_heart(design, 5, subject), **{block: True}) for subject in range(20)]
+    widths = [
+        simulate_ecg(heart, heart.stream(Purpose.ELECTRICS), design=design.electrics).beat.qrs_duration_ms
+        for heart in hearts
+    ]
+    assert np.mean(np.array(widths) >= 120.0) >= 0.85
+    assert np.median(widths) < 175.0
+
+
 @pytest.fixture(scope="module")
 def healthy() -> list[tuple[Heart, EcgSimulation]]:
     return population(120)
