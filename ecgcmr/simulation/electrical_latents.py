@@ -104,7 +104,7 @@ def _draw_conduction(heart: Heart, rng: np.random.Generator, design: ElectricsDe
         right[:, 2] -= 8.0
         septal[:, 2] -= 8.0
     if heart.rbbb:
-        right, septal, speeds[1] = right[:0], septal[:0], 0.70 * spread[1]
+        right, septal, speeds[1] = right[:0], septal[:0], 0.76 * spread[1]
     left[:, 2] += SCARRED_SITE_MS * _scar_at(heart, left)
     right_mm = np.concatenate([endocardial_sites(heart, right, right=True), septal_sites(heart, septal)])
     return Conduction(
