@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ecgcmr.cli.errors import plain_console, user_errors
+
 if TYPE_CHECKING:
     from ecgcmr.cohort.info import CohortInfo
     from ecgcmr.cohort.ingest import IngestReport
@@ -30,23 +32,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(cohort_app, name="cohort")
 
 
-def _console(error: bool = False) -> Console:
-    return Console(stderr=error, soft_wrap=True, highlight=False)
-
-
-@contextmanager
-def _user_errors() -> Iterator[None]:
-    """One clear line and exit code 2 for what a user or a disk can cause."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError, FileExistsError, BlockingIOError) as error:
-        _console(error=True).print(f"error: {error}", markup=False)
-        raise typer.Exit(2) from error
-    except OSError as error:  # a full disk, a lost mount: what is written so far stays and can be gone on with
-        _console(error=True).print(f"error: {error}; repeat the command to go on where it stopped", markup=False)
-        raise typer.Exit(2) from error
-
-
 @contextmanager
 def _progress(words: str, unit: str) -> Iterator[Any]:
     """A callback(done, total) that draws a bar with rate and time left."""
@@ -59,7 +44,7 @@ def _progress(words: str, unit: str) -> Iterator[Any]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    console = _console(error=True)
+    console = plain_console(error=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(words, total=None, rate="")
         first: list[int] = []
@@ -91,12 +76,12 @@ def simulate(
     """
     if out is None and sheet is None:
         raise typer.BadParameter("give --out DIR for a cohort, --sheet FILE.png for the figure sheet, or both")
-    with _user_errors():
+    with user_errors():
         if sheet is not None:
             from ecgcmr.simulation.sheet import draw_sheet
 
             draw_sheet(sheet, seed)
-            _console().print(f"figure sheet: {sheet}", markup=False)
+            plain_console().print(f"figure sheet: {sheet}", markup=False)
         if out is None:
             return
         from ecgcmr.cohort.simulate import simulate_cohort
@@ -104,7 +89,7 @@ def simulate(
         chosen = _read_design(design) if design is not None else None
         with _progress("simulating", "subjects") as update:
             done = simulate_cohort(out, subjects, seed, workers, cine, chosen, update, force)
-        _console().print(
+        plain_console().print(
             f"{subjects} subjects written to {done}; look at it with: ecgcmr cohort info {done}", markup=False
         )
 
@@ -166,7 +151,7 @@ def ingest(
     from ecgcmr.cohort.ingest import ingest as run_ingest
     from ecgcmr.cohort.ingest_plan import IngestOptions
 
-    with _user_errors():
+    with user_errors():
         options = IngestOptions(
             out=out,
             ecg=ecg,
@@ -195,7 +180,7 @@ def ingest(
             report = run_ingest(options, update)
     _print_ingest(report)
     if report.out is None:
-        _console(error=True).print("error: nothing was kept, so nothing was written", markup=False)
+        plain_console(error=True).print("error: nothing was kept, so nothing was written", markup=False)
         raise typer.Exit(1)
 
 
@@ -210,7 +195,7 @@ def _parse_split(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _print_ingest(report: IngestReport) -> None:
-    console = _console()
+    console = plain_console()
     for statement in report.statements:
         console.print(f"- {statement}", markup=False)
     rows = [
@@ -239,13 +224,13 @@ def info(path: Annotated[Path, typer.Argument(help="Cohort folder.")]) -> None:
     """Say what is in a cohort."""
     from ecgcmr.cohort.info import summarize
 
-    with _user_errors():
+    with user_errors():
         summary = summarize(path)
     _print_info(summary)
 
 
 def _print_info(summary: CohortInfo) -> None:
-    console = _console()
+    console = plain_console()
     for name, value in summary.facts.items():
         console.print(f"{name}: {value}", markup=False)
     _table(console, "ECG", summary.ecg)
@@ -267,9 +252,9 @@ def validate(
     """Say what is wrong with a cohort, naming file, row and field; exit code 1 when anything is."""
     from ecgcmr.cohort.validate import validate_cohort
 
-    with _user_errors():
+    with user_errors():
         problems = validate_cohort(path, deep)
-    console = _console()
+    console = plain_console()
     for problem in problems:
         console.print(str(problem), markup=False)
     if problems:

@@ -1,16 +1,15 @@
-"""The `ecgcmr` command: it gathers the verbs and turns errors that a user can mend into one clear line."""
+"""The `ecgcmr` command: it gathers the verbs."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from ecgcmr import __version__
 from ecgcmr.cli import data
+from ecgcmr.cli.errors import plain_console, user_errors
 
 app = typer.Typer(
     name="ecgcmr",
@@ -50,22 +49,11 @@ def demo(
     workers: Annotated[int, typer.Option(help="Processes that simulate; 0 takes one for each core.")] = 0,
 ) -> None:
     """Run the whole job on a simulated cohort and write a report. Interrupted, it continues where it stopped."""
-    from ecgcmr.demo.run import run_demo
+    with user_errors():
+        from ecgcmr.demo.run import run_demo
 
-    run_demo(out, preset, seed=seed, workers=workers, console=Console())
-
-
-def main() -> None:
-    """Entry point: user errors print one message and exit with 2, an interruption exits with 130."""
-    try:
-        app()
-    except (ValueError, FileNotFoundError, FileExistsError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", markup=True, highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; the same command continues where it stopped")
-        sys.exit(130)
+        run_demo(out, preset, seed=seed, workers=workers, console=plain_console())
 
 
 if __name__ == "__main__":
-    main()
+    app()

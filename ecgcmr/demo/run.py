@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ecgcmr.demo.context import SCRATCH, SHUFFLED, DemoContext, open_context
 from ecgcmr.demo.stages import Report, Stage, run_stages
+from ecgcmr.training.signals import RunInterrupted
 
 
 def run_demo(out: Path, preset: str, seed: int = 0, workers: int = 0, console: Console | None = None) -> Path:
@@ -29,11 +30,15 @@ def run_demo(out: Path, preset: str, seed: int = 0, workers: int = 0, console: C
 
     Raises:
         ValueError: If the preset is unknown or `out` holds something else.
+        KeyboardInterrupt: After Ctrl-C; what was learned so far is on disk.
     """
     console = console or Console()
     context = open_context(out, preset, seed, workers or os.cpu_count() or 1)
     logging.getLogger("ecgcmr").setLevel(logging.ERROR)  # one bar tells it all; details are in each run's train.log
-    run_stages(demo_stages(context), out, console)
+    try:
+        run_stages(demo_stages(context), out, console)
+    except RunInterrupted as interrupted:  # its checkpoint is written; to a user this is one Ctrl-C like any other
+        raise KeyboardInterrupt from interrupted
     console.print(f"\nreport   {out / 'report.html'}\nresults  {out / 'results.json'}", highlight=False, soft_wrap=True)
     console.print(f"weights  {context.weights('mae_aligned')}", highlight=False, soft_wrap=True)
     return out / "report.html"
