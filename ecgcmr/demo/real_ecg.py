@@ -30,7 +30,7 @@ from ecgcmr.training.config import load_config
 from ecgcmr.training.run import finetune, pretrain
 
 LABELS = ("MI", "STTC", "CD", "NORM")
-CROPS = (0, 500)
+CROPS = (0, 250, 500, 750)  # four windows of 2.5 s cover the recording; embeddings and predictions are their means
 ARMS = ("scratch", "mae_real", "mae_simulated", "aligned_simulated", "mae_simulated_then_real")
 
 
