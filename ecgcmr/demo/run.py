@@ -68,12 +68,12 @@ def demo_stages(context: DemoContext) -> list[Stage]:
         learning.align_shuffled(context, tell, SHUFFLED.key)
 
     stages = [
-        Stage("simulate", "simulate paired hearts", 100, lambda tell: learning.simulate(context, tell)),
-        Stage("ecg_mae", "pretrain the ECG encoder", 160, lambda tell: learning.pretrain_ecg(context, tell)),
-        Stage("cmr_simclr", "pretrain the CMR encoder", 60, lambda tell: learning.pretrain_cmr(context, tell)),
-        Stage("mae_aligned", "align both", 90, align("mae_aligned", "ecg_mae")),
-        Stage("aligned", "align without the MAE", 90, align("aligned", None)),
-        Stage("probe", "probe the encoders", 40, probe_all),
+        Stage("simulate", "simulate paired hearts", 90, lambda tell: learning.simulate(context, tell)),
+        Stage("ecg_mae", "pretrain the ECG encoder", 150, lambda tell: learning.pretrain_ecg(context, tell)),
+        Stage("cmr_simclr", "pretrain the CMR encoder", 40, lambda tell: learning.pretrain_cmr(context, tell)),
+        Stage("mae_aligned", "align both", 150, align("mae_aligned", "ecg_mae")),
+        Stage("aligned", "align without the MAE", 150, align("aligned", None)),
+        Stage("probe", "probe the encoders", 60, probe_all),
         Stage("finetune", "train the rival from scratch", 120, tune_all),
         Stage("compare", "compare with intervals", 20, lambda tell: compare.compare(context, tell)),
         Stage("report", "write the report", 10, lambda tell: report.write_report(context)),
