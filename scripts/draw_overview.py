@@ -58,14 +58,14 @@ def draw_overview(path: Path) -> None:
     _arrow(axes, (2.75, 3.3), (3.2, 3.3), ECG_COLOR)
     _arrow(axes, (2.75, 1.2), (3.2, 1.2), CMR_COLOR)
     _arrow(axes, (4.35, 2.7), (4.35, 1.8), INK, "<|-|>")
-    axes.text(4.55, 2.25, "align: the ECG of a heart\nfinds the MRI of the same heart", va="center", color=INK, fontsize=10)
+    axes.text(4.55, 2.25, "align: the ECG of a heart\nfinds the MRI of the same heart", va="center", color=INK)
     _arrow(axes, (5.5, 3.3), (8.1, 3.3), ECG_COLOR)
     axes.text(6.8, 3.45, "the ECG alone", ha="center", color=INK, fontsize=11, weight="bold")
     values = subject.phenotypes
     shown = [("LVEDV", "ml"), ("LVEF", "%"), ("LVM", "g")]
     text = "\n".join(f"{name}  {values[name]:.0f} {unit}" for name, unit in shown)
     _box(axes, (8.2, 2.55), (3.4, 1.7), f"phenotypes and risk\n{text}\nMI, cardiomyopathy, ...", "#374151")
-    axes.text(9.9, 0.9, "one simulated heart made\nboth signals: its truth is known", ha="center", color="#6b7280", fontsize=10)
+    axes.text(9.9, 0.9, "one simulated heart made\nboth signals: its truth is known", ha="center", color="#6b7280")
     figure.savefig(path)
     plt.close(figure)
 
