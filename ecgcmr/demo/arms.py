@@ -95,8 +95,8 @@ def embed_arm(context: DemoContext, arm: Arm) -> ArmEmbedding:
     return result
 
 
-def _options(weights: Weights, modality: str, dataset: PairedDataset, crops: int = 2) -> EmbedOptions:
-    """Two crops cover the ten seconds; the shared space takes the first, as the alignment's evaluation does."""
+def _options(weights: Weights, modality: str, dataset: PairedDataset, crops: int = 4) -> EmbedOptions:
+    """Four windows cover the ten seconds, and the embedding is their mean; the shared space takes the first window."""
     if modality == "cmr":
         return EmbedOptions()
     length = input_length(weights)
@@ -140,7 +140,7 @@ def probe_arm(context: DemoContext, arm: Arm) -> None:
         train = found.rows(split.train)
         x, y = found.encoder[train], found.labels[train]
         n = len(MEASUREMENTS)
-        ridge = RidgeProbe().fit(x, y[:, :n], split.train, MEASUREMENTS)
+        ridge = RidgeProbe(share_penalty=True).fit(x, y[:, :n], split.train, MEASUREMENTS)
         logistic = LogisticProbe().fit(x, y[:, n:], split.train, DIAGNOSES)
         scored = np.concatenate([split.val, split.test])
         rows = found.rows(scored)

@@ -114,3 +114,25 @@ def test_probes__errors_name_the_input(data):
         RidgeProbe().fit(np.where(x == x[0, 0], np.nan, x), y)
     with pytest.raises(ValueError, match="use RidgeProbe"):
         LogisticProbe().fit(x, y)
+
+
+def test_ridge__shared_penalty_is_that_of_the_summed_standardised_error() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(60, 20))
+    y = np.column_stack([x[:, 0] + rng.normal(0, 2, 60), 1000 * (x[:, 1] + rng.normal(0, 2, 60))])
+    probe = RidgeProbe(candidates=(1.0, 30.0, 1000.0), share_penalty=True).fit(x, y)
+    assert probe.alphas[0] == probe.alphas[1]
+    z = (x - x.mean(0)) / x.std(0)
+    targets = (y - y.mean(0)) / y.std(0)
+    errors = {}
+    for alpha in (1.0, 30.0, 1000.0):
+        held = []
+        for row in range(60):
+            keep = np.arange(60) != row
+            model = Ridge(alpha=alpha).fit(z[keep], targets[keep])
+            held.append((model.predict(z[row : row + 1])[0] - targets[row]) ** 2)
+        errors[alpha] = np.mean(held)
+    assert probe.alphas[0] == min(errors, key=lambda alpha: errors[alpha])
+    # Another unit of a target changes nothing but the unit of its prediction.
+    other = RidgeProbe(candidates=(1.0, 30.0, 1000.0), share_penalty=True).fit(x, y * [1.0, 1e-3])
+    np.testing.assert_allclose(other.predict(x) * [1.0, 1e3], probe.predict(x), rtol=1e-9)
