@@ -95,20 +95,30 @@ def test_open_context__a_foreign_folder_is_refused_and_left_alone(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_demo_command__wrong_preset_and_foreign_folder_are_one_message_and_code_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from ecgcmr.cli.main import main
+def test_demo_command__wrong_preset_and_foreign_folder_are_one_message_and_code_2(tmp_path: Path) -> None:
+    from ecgcmr.cli.main import app
 
     (tmp_path / "thesis.tex").write_text("precious")
     for arguments, message in ((["--preset", "huge"], "--preset is 'huge'"), (["--preset", "quick"], "holds no demo")):
-        monkeypatch.setattr("sys.argv", ["ecgcmr", "demo", "--out", str(tmp_path), *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        shown = capsys.readouterr()
-        assert end.value.code == 2
-        assert message in shown.err
-        assert "Traceback" not in shown.err
+        result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path), *arguments])
+        assert result.exit_code == 2
+        assert message in result.output.replace("\n", " ")
+        assert isinstance(result.exception, SystemExit)
+
+
+def test_demo_command__an_interruption_is_one_message_and_code_130(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ecgcmr.cli.main import app
+    from ecgcmr.training.signals import RunInterrupted
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise RunInterrupted(tmp_path, 3)
+
+    monkeypatch.setattr("ecgcmr.demo.run.run_stages", interrupted)
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "new"), "--preset", "quick"])
+    assert result.exit_code == 130
+    assert "goes on where it stopped" in result.output
 
 
 def test_demo_command__help_names_the_presets() -> None:
