@@ -44,7 +44,7 @@ class DemoPreset:
 
 PRESETS: dict[str, DemoPreset] = {
     "quick": DemoPreset("quick", 400, 40, 20, 40, 30, label_counts=(50, 100, None), gallery=80, bootstrap_draws=300),
-    "standard": DemoPreset("standard", 4000, 800, 150, 300, 150),
+    "standard": DemoPreset("standard", 4000, 1200, 150, 400, 150),
     "full": DemoPreset("full", 12000, 8000, 1500, 4000, 800, draws=5, finetune_pretrained=True, shuffled_control=True),
 }
 

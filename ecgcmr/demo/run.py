@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from ecgcmr.demo.context import SCRATCH, SHUFFLED, DemoContext, open_context
+from ecgcmr.demo.context import SHUFFLED, DemoContext, open_context
 from ecgcmr.demo.stages import Report, Stage, run_stages
 from ecgcmr.training.signals import RunInterrupted
 
@@ -46,42 +45,38 @@ def run_demo(out: Path, preset: str, seed: int = 0, workers: int = 0, console: C
 
 def demo_stages(context: DemoContext) -> list[Stage]:
     """The stages; shares are seconds of a standard demo on two cores."""
-    from ecgcmr.demo import arms, compare, learning, report
+    from ecgcmr.demo import arms, compare, lanes, learning, report
+
+    def simulate(tell: Report) -> None:
+        learning.simulate(context, tell)
+        arms.make_label_splits(context)
 
     def probe_all(tell: Report) -> None:
-        arms.make_label_splits(context)
         for number, arm in enumerate(context.arms()):
             tell(number / len(context.arms()))
             arms.probe_arm(context, arm)
 
-    def tune_all(tell: Report) -> None:
-        tuned = [SCRATCH]
-        if context.preset.finetune_pretrained:
-            tuned += [arm for arm in context.arms() if arm.modality == "ecg"]
+    def tune_pretrained(tell: Report) -> None:
+        tuned = [arm for arm in context.arms() if arm.modality == "ecg"]
         for number, arm in enumerate(tuned):
-            arms.finetune_arm(context, arm, partial(_tell_part, tell, number, len(tuned)))
-
-    def align(name: str, init: str | None) -> Callable[[Report], None]:
-        return lambda tell: learning.align(context, tell, name, init)
+            arms.finetune_arm(context, arm, partial(_within, tell, number, len(tuned)))
 
     def align_shuffled(tell: Report) -> None:
         learning.align_shuffled(context, tell, SHUFFLED.key)
 
     stages = [
-        Stage("simulate", "simulate paired hearts", 90, lambda tell: learning.simulate(context, tell)),
-        Stage("ecg_mae", "pretrain the ECG encoder", 150, lambda tell: learning.pretrain_ecg(context, tell)),
-        Stage("cmr_simclr", "pretrain the CMR encoder", 40, lambda tell: learning.pretrain_cmr(context, tell)),
-        Stage("mae_aligned", "align both", 150, align("mae_aligned", "ecg_mae")),
-        Stage("aligned", "align without the MAE", 150, align("aligned", None)),
-        Stage("probe", "probe the encoders", 60, probe_all),
-        Stage("finetune", "train the rival from scratch", 120, tune_all),
+        Stage("simulate", "simulate paired hearts", 90, simulate),
+        Stage("learn", "pretrain, align, train the rival", 520, lambda tell: lanes.learn(context, tell)),
+        Stage("probe", "probe the encoders", 100, probe_all),
         Stage("compare", "compare with intervals", 20, lambda tell: compare.compare(context, tell)),
         Stage("report", "write the report", 10, lambda tell: report.write_report(context)),
     ]
     if context.preset.shuffled_control:
-        stages.insert(5, Stage("shuffled", "align shuffled pairs (control)", 90, align_shuffled))
+        stages.insert(2, Stage("shuffled", "align shuffled pairs (control)", 150, align_shuffled))
+    if context.preset.finetune_pretrained:
+        stages.insert(-2, Stage("finetune", "fine-tune the encoders", 500, tune_pretrained))
     return stages
 
 
-def _tell_part(tell: Report, number: int, total: int, share: float) -> None:
-    tell((number + share) / total)
+def _within(tell: Report, number: int, total: int, fraction: float) -> None:
+    tell((number + fraction) / total)
