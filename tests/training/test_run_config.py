@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ecgcmr.cohort.store import Cohort
 from ecgcmr.training.config import DataConfig, InitConfig, OptimConfig, RunConfig, TrainConfig, load_config, save_config
 from ecgcmr.training.config_errors import nearest, valid_names
 
@@ -26,6 +27,11 @@ def test_load_config__every_recipe_is_valid_and_feeds_back(path: Path, tmp_path:
     config = load_config(path)
     save_config(config, tmp_path / "again.yaml")
     assert load_config(tmp_path / "again.yaml") == config
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/finetune").glob("*.yaml")), ids=lambda path: path.stem)
+def test_finetune_recipes__name_labels_that_a_simulated_cohort_has(path: Path, tiny_cohort: Path) -> None:
+    assert set(load_config(path).data.labels) <= set(Cohort.open(tiny_cohort).label_specs)
 
 
 def test_load_config__overrides_win_and_have_yaml_types(file: Path) -> None:
