@@ -133,8 +133,7 @@ def probe_arm(context: DemoContext, arm: Arm) -> None:
         path = predictions_path(context, arm.key, "probe", count, seed)
         if path.exists():
             continue
-        if count is None and seed > 0:  # all labels are the same labels in every draw
-            write_predictions(path, read_predictions(predictions_path(context, arm.key, "probe", None, 0)))
+        if _same_as_first(context, arm, "probe", count, seed):
             continue
         split = open_split(cohort, split_name(context, count, seed))
         train = found.rows(split.train)
@@ -148,6 +147,15 @@ def probe_arm(context: DemoContext, arm: Arm) -> None:
         write_predictions(path, _table(split, scored, found.labels[rows], predicted))
 
 
+def _same_as_first(context: DemoContext, arm: Arm, protocol: str, count: int | None, seed: int) -> bool:
+    """All labels are the same labels in every draw: repeat the predictions of the first one, if this is such a case."""
+    if count is not None or seed == 0:
+        return False
+    first = read_predictions(predictions_path(context, arm.key, protocol, None, 0))
+    write_predictions(predictions_path(context, arm.key, protocol, None, seed), first)
+    return True
+
+
 def finetune_arm(context: DemoContext, arm: Arm, report: Report) -> None:
     """Train the ECG encoder and a head on every label draw and write the predictions."""
     cohort = Cohort.open(context.cohort)
@@ -157,10 +165,13 @@ def finetune_arm(context: DemoContext, arm: Arm, report: Report) -> None:
         path = predictions_path(context, arm.key, "finetune", count, seed)
         if path.exists():
             continue
+        if _same_as_first(context, arm, "finetune", count, seed):
+            continue
         name = f"finetune/{arm.key}-{context.name_count(count)}-{seed}"
         init = {} if arm is SCRATCH else {"init__ecg": str(context.weights(str(arm.run))), "optim__lr": 3e-4}
         values = {"seed": context.seed + seed, "name": f"{arm.key}-{context.name_count(count)}-{seed}", **init}
-        learning.supervise(context, name, split_name(context, count, seed), TARGETS, **values)
+        steps = context.preset.steps_for(count)
+        learning.supervise(context, name, split_name(context, count, seed), TARGETS, steps, **values)
         split = open_split(cohort, split_name(context, count, seed))
         scored = np.concatenate([split.val, split.test])
         found = predict_run(context, name, cohort, scored)

@@ -93,7 +93,7 @@ def align_shuffled(context: DemoContext, report: Report, name: str, **values: An
     align(context, report, name, "ecg_mae", shuffled, **values)
 
 
-def supervise(context: DemoContext, run: str, split: str, labels: tuple[str, ...], **values: Any) -> None:
+def supervise(context: DemoContext, run: str, split: str, labels: tuple[str, ...], steps: int, **values: Any) -> None:
     """Train encoder and head on the labelled subjects of a split; nothing to do when the run is complete."""
     if context.weights(run).exists():
         return
@@ -103,7 +103,7 @@ def supervise(context: DemoContext, run: str, split: str, labels: tuple[str, ...
         run,
         data__split=split,
         data__labels=list(labels),
-        train__max_steps=context.preset.finetune_steps,
+        train__max_steps=steps,
         **values,
     )
     finetune(config, resume=context.run(run).exists(), progress=False)

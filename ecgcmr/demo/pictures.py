@@ -85,7 +85,8 @@ def _example(
     ecg = cohort.recording(recording)
     place = np.flatnonzero(best == query)
     labels = cohort.labels
-    notes = [f"LVEDV {labels.loc[who[k], 'LVEDV']:.0f} ml, LVM {labels.loc[who[k], 'LVM']:.0f} g" for k in best]
+    shown = [*best, *([] if len(place) else [query])]
+    notes = [(f"{labels.loc[who[k], 'LVEDV']:.0f} ml", f"{labels.loc[who[k], 'LVM']:.0f} g") for k in shown]
     example = Example(
         ecg=ecg.samples[ecg.leads.index("II")],
         rate_hz=ecg.rate_hz,
@@ -96,8 +97,7 @@ def _example(
         true_frame=None if len(place) else _diastole(cohort, int(who[query])),
         notes=notes,
     )
-    truth = f"LVEDV {labels.loc[who[query], 'LVEDV']:.0f} ml, LVM {labels.loc[who[query], 'LVM']:.0f} g"
-    return retrieval_example(example, title=f"Query: subject {who[query]} (its own: {truth})")
+    return retrieval_example(example, title=f"Query: the ECG of subject {who[query]}")
 
 
 def _diastole(cohort: Cohort, subject: int) -> np.ndarray:

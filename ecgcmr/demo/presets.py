@@ -15,7 +15,8 @@ class DemoPreset:
         mae_steps: Optimizer steps of the masked ECG autoencoder.
         cmr_steps: Optimizer steps of the image encoder's SimCLR pretraining.
         align_steps: Optimizer steps of each alignment.
-        finetune_steps: Most optimizer steps of one supervised run; early stopping may end it sooner.
+        finetune_steps: Most optimizer steps of a supervised run at each of `label_counts`; early stopping may end it
+            sooner. More labels need more steps: a rival that was not trained long enough would be no rival.
         label_counts: Numbers of labelled training subjects to compare at; None stands for all.
         draws: Number of label draws (seeds).
         gallery: Number of held-out subjects in the retrieval gallery.
@@ -29,7 +30,7 @@ class DemoPreset:
     mae_steps: int
     cmr_steps: int
     align_steps: int
-    finetune_steps: int
+    finetune_steps: tuple[int, ...]
     label_counts: tuple[int | None, ...] = (100, 400, None)
     draws: int = 3
     gallery: int = 200
@@ -37,15 +38,34 @@ class DemoPreset:
     finetune_pretrained: bool = False
     shuffled_control: bool = False
 
+    def __post_init__(self) -> None:
+        assert len(self.finetune_steps) == len(self.label_counts), "steps of a supervised run for each number of labels"
+
+    def steps_for(self, count: int | None) -> int:
+        """Most optimizer steps of a supervised run on `count` labelled subjects."""
+        return self.finetune_steps[self.label_counts.index(count)]
+
     def to_dict(self) -> dict[str, object]:
         """Plain values, as they are written into the report."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 PRESETS: dict[str, DemoPreset] = {
-    "quick": DemoPreset("quick", 400, 40, 20, 40, 30, label_counts=(50, 100, None), gallery=80, bootstrap_draws=300),
-    "standard": DemoPreset("standard", 4000, 1200, 150, 400, 150),
-    "full": DemoPreset("full", 12000, 8000, 1500, 4000, 800, draws=5, finetune_pretrained=True, shuffled_control=True),
+    "quick": DemoPreset(
+        "quick", 400, 40, 20, 40, (30, 30, 40), label_counts=(50, 100, None), gallery=80, bootstrap_draws=300
+    ),
+    "standard": DemoPreset("standard", 4000, 1200, 150, 420, (150, 300, 600)),
+    "full": DemoPreset(
+        "full",
+        n_subjects=12000,
+        mae_steps=8000,
+        cmr_steps=1500,
+        align_steps=4000,
+        finetune_steps=(400, 800, 4000),
+        draws=5,
+        finetune_pretrained=True,
+        shuffled_control=True,
+    ),
 }
 
 

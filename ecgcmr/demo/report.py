@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -47,7 +48,8 @@ image, so it is a ceiling and no competitor."""
 ABOUT_DIFFERENCES = """The same held-out subjects and the same label draws on both sides, so that chance which
 both share cancels. A filled point is a difference whose interval excludes 0."""
 ABOUT_RETRIEVAL = """Every held-out ECG ranks the studies of {n} held-out subjects by similarity in the shared
-space. The examples are those at the first and the second third of the ranks, not the best ones."""
+space. The examples are those at the first and the second third of the ranks, not the best ones; below each study stand
+its LVEDV and its LV mass."""
 LIMITS = """The cohort is simulated: multiple-dipole ECGs in an infinite medium, analytic anatomy, painted
 tissue. It is a test bench with known truth, built so that morphology comes out of the latent heart; it is not
 evidence about patients, and numbers on real cohorts will differ. In UK Biobank, R² from the ECG is about 0.60
@@ -163,12 +165,19 @@ def _losses(context: DemoContext) -> Sequence[Figure]:
     for run, title in (("ecg_mae", "ECG MAE"), ("cmr_simclr", "CMR SimCLR"), ("mae_aligned", "Alignment after MAE")):
         series = {}
         for event, name in (("train", "training"), ("val", "validation")):
-            rows = [row for row in read_metrics(context.run(run), event) if "loss" in row]
+            rows = _whole_epochs([row for row in read_metrics(context.run(run), event) if "loss" in row])
             if rows:
                 series[name] = ([row["step"] for row in rows], [row["loss"] for row in rows])
         if series:
             figures.append(loss_figure(series, f"{title}: loss"))
     return figures
+
+
+def _whole_epochs(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Leave out a last row that is the mean of a few steps only: it would look like a jump."""
+    if len(rows) > 2 and rows[-1]["step"] - rows[-2]["step"] < (rows[1]["step"] - rows[0]["step"]) / 2:
+        return rows[:-1]
+    return rows
 
 
 def _costs(context: DemoContext) -> Table:

@@ -14,6 +14,7 @@ from ecgcmr.report.palette import GOOD, ArmStyle
 from ecgcmr.report.svg import GRID, INK, MUTED, Svg, polyline, to_gray
 
 WIDTH, HEIGHT = 360.0, 270.0
+NOTE_LINE = 14.0  # height of a line below a match
 _BLUE = "#0a5ea8"
 
 
@@ -29,7 +30,7 @@ class Example:
         rank: Rank of the own study in the whole gallery, 1 is best.
         gallery: Size of the gallery.
         true_frame: Frame of the own study, drawn at the end when it is not among the matches.
-        notes: A line for each match, such as its LVEDV.
+        notes: Some short lines for each match, such as its LVEDV.
     """
 
     ecg: ArrayLike
@@ -39,7 +40,7 @@ class Example:
     rank: int
     gallery: int
     true_frame: NDArray[np.generic] | None = None
-    notes: Sequence[str] = ()
+    notes: Sequence[Sequence[str]] = ()
 
 
 def retrieval_example(example: Example, lead: str = "II", title: str = "") -> Figure:
@@ -61,7 +62,8 @@ def retrieval_example(example: Example, lead: str = "II", title: str = "") -> Fi
         f"Query ECG (lead {lead}) and the {len(example.frames)} most similar of {example.gallery} cardiac MRI studies; "
         f"the subject's own study is {where} (rank {example.rank})."
     )
-    svg = Svg(width, 96 + side + (42 if example.notes else 24), label)
+    n_lines = max((len(lines) for lines in example.notes), default=0)
+    svg = Svg(width, 96 + side + 24 + NOTE_LINE * n_lines, label)
     _query(svg, np.asarray(example.ecg, dtype=np.float64), example.rate_hz, lead)
     # Each study has its own gray scale: scanners have no common unit.
     for i, frame in enumerate(frames):
@@ -76,8 +78,8 @@ def retrieval_example(example: Example, lead: str = "II", title: str = "") -> Fi
             svg.text(x + side / 2, y + side - 5, "own study", font_size=11.5, fill="#fff", text_anchor="middle")
         place = f"{example.rank}." if extra and i == len(frames) - 1 else f"{i + 1}."
         svg.text(x, y + side + 17, place, font_size=12.5, fill=GOOD if own else INK, font_weight=600 if own else None)
-        if i < len(example.notes):
-            svg.text(x, y + side + 34, example.notes[i], font_size=12, fill=MUTED)
+        for row, line in enumerate(example.notes[i] if i < len(example.notes) else ()):
+            svg.text(x, y + side + 32 + NOTE_LINE * row, line, font_size=11, fill=MUTED)
     caption = f"Own study at rank {example.rank} of {example.gallery}; framed in green."
     return Figure(str(svg), label, caption, "half", title)
 
