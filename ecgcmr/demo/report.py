@@ -11,6 +11,7 @@ import pandas as pd
 from ecgcmr import __version__
 from ecgcmr.demo.compare import gallery
 from ecgcmr.demo.context import MAIN, PRETRAINED, RIVALS, SCRATCH, SHUFFLED, DemoContext
+from ecgcmr.demo.groups import group_section
 from ecgcmr.demo.pictures import example_subject, reconstructions, retrieval_figures, subject_figures
 from ecgcmr.evaluation.results import read_results
 from ecgcmr.report import Headline, Section, build_report, loss_figure
@@ -87,6 +88,7 @@ def write_report(context: DemoContext) -> None:
             f"Subject {subject}, the median of the gallery by LV mass.",
             subject_figures(context, subject),
         ),
+        group_section(context, UNITS),
         Section("Training", "", _losses(context), tables=[_costs(context)]),
         Section("Limits", LIMITS),
         results_table_section(results, plan),
@@ -186,4 +188,4 @@ def _costs(context: DemoContext) -> Table:
         [key.replace("_", " "), f"{cost['seconds']:.0f} s", f"{cost['peak_memory_mib']:,.0f} MiB"]
         for key, cost in done.items()
     ]
-    return Table(["Stage", "Time", "Peak memory so far"], rows, "Cost of this demo on this machine")
+    return Table(["Stage", "Time", "Peak memory"], rows, "Cost of this demo on this machine")

@@ -45,7 +45,7 @@ def run_demo(out: Path, preset: str, seed: int = 0, workers: int = 0, console: C
 
 def demo_stages(context: DemoContext) -> list[Stage]:
     """The stages; shares are seconds of a standard demo on two cores."""
-    from ecgcmr.demo import arms, compare, lanes, learning, report
+    from ecgcmr.demo import arms, compare, groups, lanes, learning, report
 
     def simulate(tell: Report) -> None:
         learning.simulate(context, tell)
@@ -61,6 +61,10 @@ def demo_stages(context: DemoContext) -> list[Stage]:
         for number, arm in enumerate(tuned):
             arms.finetune_arm(context, arm, partial(_within, tell, number, len(tuned)))
 
+    def compare_all(tell: Report) -> None:
+        compare.compare(context, tell)
+        groups.audit_demo(context)
+
     def align_shuffled(tell: Report) -> None:
         learning.align_shuffled(context, tell, SHUFFLED.key)
 
@@ -68,7 +72,7 @@ def demo_stages(context: DemoContext) -> list[Stage]:
         Stage("simulate", "simulate paired hearts", 90, simulate),
         Stage("learn", "pretrain, align, train the rival", 520, lambda tell: lanes.learn(context, tell)),
         Stage("probe", "probe the encoders", 100, probe_all),
-        Stage("compare", "compare with intervals", 20, lambda tell: compare.compare(context, tell)),
+        Stage("compare", "compare with intervals", 20, compare_all),
         Stage("report", "write the report", 10, lambda tell: report.write_report(context)),
     ]
     if context.preset.shuffled_control:

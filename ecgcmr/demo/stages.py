@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ecgcmr.demo.memory import MemoryWatch
 
 Report = Callable[[float], None]
 """A stage calls it with the share of its own work that is done, from 0 to 1."""
@@ -42,19 +42,12 @@ class StageLog:
         self._path = folder / "stages.json"
         self.done: dict[str, dict[str, float]] = json.loads(self._path.read_text()) if self._path.exists() else {}
 
-    def add(self, key: str, seconds: float) -> None:
+    def add(self, key: str, seconds: float, peak_mib: float) -> None:
         """Remember that a stage is done; written to a temporary name and renamed."""
-        self.done[key] = {"seconds": round(seconds, 1), "peak_memory_mib": round(peak_memory_mib())}
+        self.done[key] = {"seconds": round(seconds, 1), "peak_memory_mib": round(peak_mib)}
         partial = self._path.with_suffix(".partial")
         partial.write_text(json.dumps(self.done, indent=1))
         partial.replace(self._path)
-
-
-def peak_memory_mib() -> float:
-    """Largest resident memory so far [MiB]: of this process plus that of its largest child."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is bytes on macOS, KiB elsewhere
-    used = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(used) / unit
 
 
 @contextmanager
@@ -89,8 +82,9 @@ def run_stages(stages: Sequence[Stage], folder: Path, console: Console) -> Stage
             progress.update(bar, description=title, completed=before)
             if stage.key not in log.done:
                 started = time.monotonic()
-                stage.work(_within(progress, bar, before, stage.share))
-                log.add(stage.key, time.monotonic() - started)
+                with MemoryWatch() as memory:
+                    stage.work(_within(progress, bar, before, stage.share))
+                log.add(stage.key, time.monotonic() - started, memory.peak_mib)
                 progress.console.print(f"{title}: {log.done[stage.key]['seconds']:.0f} s", highlight=False)
             else:
                 progress.console.print(f"{title}: done before", highlight=False)

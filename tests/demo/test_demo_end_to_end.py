@@ -10,7 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from ecgcmr.cli.main import app
+from ecgcmr.cohort.store import Cohort
 from ecgcmr.demo.context import DIAGNOSES, MEASUREMENTS
+from ecgcmr.demo.groups import AUDITED
 from ecgcmr.demo.presets import PRESETS, DemoPreset
 
 ROW = ["arm", "protocol", "n_labels", "target", "metric", "value", "lo", "hi", "n_subjects", "seed", "compared_to"]
@@ -79,6 +81,7 @@ def test_demo__runs_to_the_report_and_only_once(tmp_path: Path, monkeypatch: pyt
         assert str(out / name) in done.output
     check_results(out)
     check_report(out)
+    check_audit(out)
     assert {path.name for path in (out / "runs").iterdir()} == {*RUNS, "finetune"}
     assert not list(out.rglob("*.partial"))
     stages = list(json.loads((out / "stages.json").read_text()))
@@ -106,6 +109,21 @@ def check_results(out: Path) -> None:
             assert row["value"] <= row["hi"] + 1e-9, row
 
 
+def check_audit(out: Path) -> None:
+    """Every group column of the cohort, with its groups; a group of fewer than ten subjects shows no number."""
+    rows = json.loads((out / "audit.json").read_text())
+    columns = set(Cohort.open(out / "cohort").schema.group_columns)
+    assert columns >= {"sex", "age_band", "bmi_band", "scanner", "site", "group"}
+    assert {(row["target"], row["attribute"]) for row in rows} == {(t, c) for t in AUDITED for c in columns}
+    groups = [row for row in rows if row["level"] != "gap"]
+    for target, column in {(row["target"], row["attribute"]) for row in rows}:
+        sizes = [row["n_subjects"] for row in groups if (row["target"], row["attribute"]) == (target, column)]
+        assert sum(sizes) == TEST
+    small = [row for row in groups if row["n_subjects"] < 10]
+    assert small
+    assert all(row["value"] is None and row["prevalence"] is None for row in small)
+
+
 def check_report(out: Path) -> None:
     page = (out / "report.html").read_text()
     assert len(page) < 5e6
@@ -115,6 +133,7 @@ def check_report(out: Path) -> None:
         "CMR encoder (ceiling)",
         "Aligned on shuffled pairs (control)",
         "LV mass [g]",
+        "Groups and calibration",
         "Limits",
     ):
         assert words in page, words

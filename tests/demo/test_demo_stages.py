@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ecgcmr.demo.stages import Report, Stage, StageLog, peak_memory_mib, run_stages
+from ecgcmr.demo.stages import Report, Stage, StageLog, run_stages
 
 
 class Job:
@@ -72,14 +72,14 @@ def test_run_stages__writes_down_what_each_stage_cost(tmp_path: Path) -> None:
     assert list(log.done) == ["a", "b", "c"]
     for cost in log.done.values():
         assert cost["seconds"] >= 0
-        assert 1 < cost["peak_memory_mib"] <= peak_memory_mib() + 1
+        assert 1 < cost["peak_memory_mib"] < 1e6
     assert sorted(path.name for path in tmp_path.iterdir()) == ["stages.json"]
 
 
 def test_stage_log__killed_before_the_rename_keeps_the_old_markers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    StageLog(tmp_path).add("a", 1.0)
+    StageLog(tmp_path).add("a", 1.0, 10.0)
     before = (tmp_path / "stages.json").read_bytes()
 
     def killed(*_: object) -> None:
@@ -88,7 +88,7 @@ def test_stage_log__killed_before_the_rename_keeps_the_old_markers(
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            StageLog(tmp_path).add("b", 2.0)
+            StageLog(tmp_path).add("b", 2.0, 10.0)
     assert (tmp_path / "stages.json").read_bytes() == before
     assert set(StageLog(tmp_path).done) == {"a"}
 
