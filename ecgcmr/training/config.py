@@ -158,6 +158,25 @@ class TrainConfig(StrictConfig):
     save_seconds: float = Field(default=60.0, ge=0)
     trackers: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _better_is_known(self) -> TrainConfig:
+        # The wrong direction would keep the worst weights of the run, and nobody would notice.
+        better = _better(self.monitor)
+        if better is not None and better != self.mode:
+            raise ValueError(
+                f"monitor={self.monitor} is better when it is {'larger' if better == 'max' else 'smaller'}, "
+                f"but mode={self.mode}; set train.mode={better}"
+            )
+        return self
+
+
+def _better(monitor: str) -> Literal["min", "max"] | None:
+    """Whether a smaller or a larger value is better, for the names that are known; None for others."""
+    kind = monitor.partition("_")[0]
+    if kind in ("loss", "mse") or monitor.endswith("_loss"):
+        return "min"
+    return "max" if kind in ("r", "auroc", "ncc") or monitor.endswith(("top1", "top5")) else None
+
 
 class RunConfig(StrictConfig):
     """One run, complete.

@@ -137,7 +137,9 @@ def run_log(folder: Path, main: bool) -> Iterator[RunLog]:
     try:
         yield log
     except Exception as error:
-        logger.info("%s: %s", type(error).__name__, error)
+        # To the file only: whoever catches the error tells it to the user.
+        text = f"{type(error).__name__}: {error}"
+        log.handler.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, text, (), None))
         raise
     finally:
         logger.removeHandler(log.handler)

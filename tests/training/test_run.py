@@ -176,6 +176,7 @@ def test_pretrain__foreign_folder_is_left_alone(make_config: MakeConfig, tmp_pat
         ({"data.labels": ["LVEDV", "shoe_size"]}, "no label 'shoe_size'"),
         ({"data.train_subjects": 10_000}, r"data\.train_subjects is 10000, but \d+ train subjects"),
         ({"init": {"ecg": "nowhere"}}, "nowhere: no weights folder"),
+        ({"train.trackers": ["nowhere"]}, "train.trackers: 'nowhere' is unknown"),
         ({"train.processes": 4}, "train.processes is 4, but 1 process has started"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -240,7 +241,7 @@ def test_evaluate__stops_early(make_config: MakeConfig, monkeypatch: pytest.Monk
 
 def test_evaluate__unknown_monitor_names_what_there_is(make_config: MakeConfig) -> None:
     with pytest.raises(ValueError, match=r"train\.monitor is 'auroc', the validation gives: .*loss_mse"):
-        pretrain(make_config(**{"train.monitor": "auroc"}))
+        pretrain(make_config(**{"train.monitor": "auroc", "train.mode": "max"}))
 
 
 class Spoiled:
@@ -283,6 +284,29 @@ def test_fit__stops_after_too_many(make_config: MakeConfig, monkeypatch: pytest.
     monkeypatch.setattr(run, "build_objective", lambda *args: spoil(build(*args)))
     config = make_config(**{"train.max_nonfinite": 2})
     with pytest.raises(ValueError, match=r"not finite in 3 steps in a row.*lower optim\.lr"):
+        pretrain(config)
+    assert not (config.folder / "weights").exists()
+
+
+def test_pretrain__nothing_learned_is_no_success(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil, build = Spoiled(set(range(1, 7))), run.build_objective
+    monkeypatch.setattr(run, "build_objective", lambda *args: spoil(build(*args)))
+    config = make_config()
+    with pytest.raises(ValueError, match=r"all 6 steps were skipped"):
+        pretrain(config)
+    assert not (config.folder / "weights").exists()
+    assert not (config.folder / "summary.json").exists()
+
+
+def test_pretrain__weights_that_are_not_finite_are_not_exported(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(trainer: loop.Trainer, stop: object) -> None:
+        trainer.objective.mae.encoder.cls_token.data.fill_(float("nan"))  # type: ignore[union-attr,operator]
+
+    monkeypatch.setattr(loop.Trainer, "fit", fit)
+    config = make_config()
+    with pytest.raises(ValueError, match=r"mae\.encoder\.cls_token is not finite"):
         pretrain(config)
     assert not (config.folder / "weights").exists()
 
