@@ -129,7 +129,7 @@ def test_two_processes__equal_one_with_the_double_batch(
     two = ["train.batch_size=4", "train.processes=2", "out=two"]
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "configs/accelerate/cpu_2.yaml")]
     shown = finish(start([*launch, program, *common, *two], tmp_path))
-    assert [line for line in shown.splitlines() if line.endswith("two")][0] == "two", "the folder is told once"
+    assert next(line for line in shown.splitlines() if line.endswith("two")) == "two", "the folder is told once"
     assert shown.count("finished in") == shown.count("steps of") == 1, "one process talks, not both"
     rows = {name: read_metrics(tmp_path / name) for name in ("one", "two")}
     assert len(rows["one"]) == len(rows["two"]) > 6
