@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from ecgcmr.hub.folder import write_text
 from ecgcmr.models.config import ModelConfig, StrictConfig
 from ecgcmr.objectives.registry import ObjectiveConfig
 from ecgcmr.training.config_errors import explain
@@ -276,9 +277,8 @@ def check_config(tree: Mapping[str, Any], source: str, overridden: Any = None) -
 
 
 def save_config(config: RunConfig, path: Path) -> None:
-    """Write the resolved configuration as YAML that `load_config` reads back to an equal one."""
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    path.write_text(text, encoding="utf-8")
+    """Write the resolved configuration as YAML that `load_config` reads back to an equal one; whole or not at all."""
+    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
 def _checked_override(text: str) -> str:

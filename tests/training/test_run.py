@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ecgcmr.cohort.dataset import PairedDataset
+from ecgcmr.hub import folder as folder_module
 from ecgcmr.hub.weights import load_weights
 from ecgcmr.objectives.base import Objective
 from ecgcmr.training import loop, run
@@ -207,6 +210,46 @@ def test_pretrain__full_disk_keeps_the_checkpoint_before(
     assert "the disk is full" in (config.folder / "train.log").read_text()
     pretrain(config, resume=True)
     assert [row["step"] for row in read_metrics(config.folder)] == [2, 2, 4, 4, 6, 6]
+
+
+@pytest.mark.parametrize("failing", ["config.yaml", "summary.json"])
+def test_pretrain__full_disk_leaves_no_half_file(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    real = folder_module.write_synced
+
+    def full(path: Path, data: bytes) -> None:
+        if failing in path.name:
+            path.write_bytes(data[:9])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, data)
+
+    monkeypatch.setattr(folder_module, "write_synced", full)
+    config = make_config()
+    with pytest.raises(OSError, match=rf"{failing} was not written: No space left") as caught:
+        pretrain(config)
+    assert caught.value.errno == errno.ENOSPC
+    assert not any(failing in name for name in files(config.folder))
+    monkeypatch.undo()
+    folder = pretrain(config, resume=True)
+    assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
+
+
+def test_finetune__a_diagnosis_of_one_class_is_told(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    item_labels = PairedDataset._item_labels
+
+    def healthy(dataset: PairedDataset) -> Any:
+        return item_labels(dataset) * [1.0 if name != "mi" else 0.0 for name in dataset.label_names]
+
+    monkeypatch.setattr(PairedDataset, "_item_labels", healthy)
+    config = supervised(
+        make_config, **{"data.labels": ["mi"], "train.monitor": "auroc", "train.mode": "max", "train.epochs": 1}
+    )
+    with pytest.raises(ValueError, match=r"train\.monitor is 'auroc'.*differs among the validation subjects"):
+        finetune(config)
+    assert "'mi' is 0 in all 17 observed training items" in caplog.text
 
 
 def test_evaluate__best_differs_from_last(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
