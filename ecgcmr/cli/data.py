@@ -124,7 +124,7 @@ def ingest(
     rate: Annotated[float | None, typer.Option("--rate", help="Sampling rate where files state none [Hz].")] = None,
     leads: Annotated[str | None, typer.Option("--leads", help="Lead names where files state none: I,II,...")] = None,
     gain_uv_per_unit: Annotated[
-        float | None, typer.Option(help="Replaces the gains of WFDB headers [uV/unit].")
+        float | None, typer.Option(help="Replaces the gains of WFDB headers, in uV for each unit.")
     ] = None,
     subject_column: Annotated[str | None, typer.Option(help="Column of the labels with the subject.")] = None,
     item_column: Annotated[str | None, typer.Option(help="Column with the item; default: the first.")] = None,

@@ -14,6 +14,7 @@ ECG_FILE = "arrays/ecg.bin"
 CINE_FILE = "arrays/cine.bin"
 MASK_FILE = "arrays/masks.bin"
 ARRAY_FILES = {"ecg": ECG_FILE, "cine": CINE_FILE, "masks": MASK_FILE}
+_ARRAY_DTYPES = {"ecg": ("int16",), "cine": ("uint8", "uint16"), "masks": ("uint8",)}
 LABEL_KINDS = ("regression", "binary", "time", "event", "category")
 MISSING_SAMPLE = -32768  # int16 value that stands for a missing ECG sample (NaN)
 
@@ -101,6 +102,9 @@ class LabelSpec:
     def __post_init__(self) -> None:
         if self.kind not in LABEL_KINDS:
             raise ValueError(f"label {self.name!r}: kind must be one of {LABEL_KINDS}, got {self.kind!r}")
+        for name, bound in (("low", self.low), ("high", self.high)):
+            if bound is not None and not isinstance(bound, int | float):
+                raise ValueError(f"label {self.name!r}: {name} must be a number or absent, got {bound!r}")
         if self.level not in ("subject", "recording"):
             raise ValueError(f"label {self.name!r}: level must be 'subject' or 'recording', got {self.level!r}")
 
@@ -152,12 +156,35 @@ class CohortSchema:
         missing = {"name", "provenance", "created_with", "arrays", "labels"} - data.keys()
         if missing or data.keys() - known:
             raise ValueError(f"{path}: missing fields {sorted(missing)}, unknown fields {sorted(data.keys() - known)}")
+        _check_types(data, path)
         try:
             labels = tuple(LabelSpec(**{**spec, "values": tuple(spec.get("values", ()))}) for spec in data["labels"])
-        except TypeError as error:
+        except (TypeError, AttributeError) as error:
             raise ValueError(f"{path}: field labels: {error}") from error
         values = {**data, "labels": labels, "group_columns": tuple(data.get("group_columns", ()))}
         return cls(**values)
+
+
+def _check_types(data: Mapping[str, Any], path: Path) -> None:
+    """Refuse fields of another type than the writer's, before something far away trips over them."""
+    expected = {
+        "name": str, "provenance": str, "created_with": str, "labels": list, "group_columns": list, "arrays": dict,
+        "origin": dict, "files": dict,
+    }  # fmt: skip
+    for name, kind in expected.items():
+        if name in data and not isinstance(data[name], kind):
+            raise ValueError(f"{path}: field {name} is a {type(data[name]).__name__}, expected a {kind.__name__}")
+    for name, entry in data["arrays"].items():
+        where = f"{path}: field arrays.{name}"
+        if not isinstance(entry, dict):
+            raise ValueError(f"{where} is a {type(entry).__name__}, expected a dict")
+        if entry.get("dtype") not in _ARRAY_DTYPES.get(name, ()):
+            raise ValueError(f"{where}.dtype is {entry.get('dtype')!r}, expected one of {_ARRAY_DTYPES.get(name, ())}")
+        if entry.get("file") != ARRAY_FILES[name]:
+            raise ValueError(f"{where}.file is {entry.get('file')!r}, expected {ARRAY_FILES[name]!r}")
+        for key in ("elements", "bytes"):
+            if not isinstance(entry.get(key), int) or entry[key] < 0:
+                raise ValueError(f"{where}.{key} is {entry.get(key)!r}, expected a number of at least 0")
 
 
 def read_schema(folder: Path) -> CohortSchema:
@@ -170,9 +197,10 @@ def read_schema(folder: Path) -> CohortSchema:
     path = folder / SCHEMA_FILE
     if not path.is_file():
         partial = folder.with_name(folder.name + ".partial")
+        unfinished = folder if folder.name.endswith(".partial") and folder.is_dir() else partial
         hint = (
-            f"; {partial.name} is an unfinished run: repeat the command that made it and it will go on"
-            if partial.is_dir() or folder.name.endswith(".partial")
+            f"; {unfinished.name} is an unfinished run: repeat the command that made it and it will go on"
+            if unfinished.is_dir()
             else "; make one with `ecgcmr simulate` or `ecgcmr ingest`"
         )
         raise FileNotFoundError(f"{folder} is not a cohort: it holds no {SCHEMA_FILE}{hint}")

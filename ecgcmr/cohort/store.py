@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from ecgcmr.cmr.cine import Cine
 from ecgcmr.cohort.packing import unpack_ecg, unpack_pixels
-from ecgcmr.cohort.schema import ARRAY_FILES, CohortSchema, LabelSpec, read_schema
+from ecgcmr.cohort.schema import ARRAY_FILES, TABLES, CohortSchema, LabelSpec, read_schema
 from ecgcmr.cohort.tables import read_table
 from ecgcmr.cohort.writer import CohortWriter
 from ecgcmr.ecg.recording import EcgRecording
@@ -63,25 +64,34 @@ class Cohort:
         """Number of subjects."""
         return len(self.subjects)
 
+    def _table(self, name: str, also: Sequence[str] = ()) -> pd.DataFrame:
+        """Read a table; ValueError when it lacks a column that it must have."""
+        path = self.path / f"{name}.parquet"
+        table = read_table(path)
+        missing = [column for column in (*TABLES[name], *also) if column not in table]
+        if missing:
+            raise ValueError(f"{path}: the column {missing[0]} is missing; run `ecgcmr cohort validate {self.path}`")
+        return table
+
     @cached_property
     def subjects(self) -> pd.DataFrame:
         """One row for each subject: subject, sex, age_years, site, group columns."""
-        return read_table(self.path / "subjects.parquet")
+        return self._table("subjects")
 
     @cached_property
     def recordings(self) -> pd.DataFrame:
         """One row for each ECG."""
-        return read_table(self.path / "recordings.parquet")
+        return self._table("recordings")
 
     @cached_property
     def studies(self) -> pd.DataFrame:
         """One row for each cine (series or stack)."""
-        return read_table(self.path / "studies.parquet")
+        return self._table("studies")
 
     @cached_property
     def labels(self) -> pd.DataFrame:
         """Labels, indexed by subject, for every subject of the cohort; NaN is missing."""
-        table = read_table(self.path / "labels.parquet").set_index("subject")
+        table = self._table("labels", [spec.name for spec in self.schema.labels]).set_index("subject")
         return table.reindex(pd.Index(self.subjects["subject"], name="subject"))
 
     @cached_property
@@ -103,7 +113,7 @@ class Cohort:
     @cached_property
     def ledger(self) -> pd.DataFrame:
         """Every item that was seen, with the reason when it was dropped."""
-        return read_table(self.path / "ledger.parquet")
+        return self._table("ledger")
 
     @cached_property
     def label_specs(self) -> dict[str, LabelSpec]:

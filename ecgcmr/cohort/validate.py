@@ -101,6 +101,9 @@ def _read_tables(folder: Path, schema: CohortSchema, found: Findings) -> dict[st
             tables[name] = read_table(folder / file)
         except (FileNotFoundError, ValueError) as error:
             found.add(file, None, "", str(error))
+    for name in REQUIRED_TABLES:
+        if f"{name}.parquet" not in schema.files:
+            found.add("cohort.json", None, f"files.{name}.parquet", "missing: nothing tells whether it was changed")
     for file, expected in schema.files.items():
         if not (folder / file).is_file():
             if file.startswith("splits/"):

@@ -70,6 +70,11 @@ def _check_offsets(
     inside = (start >= 0) & (start + sizes <= len(codes))
     message = f"offset {{}} plus the size of the row lies outside the {len(codes)} elements of its array"
     found.add_rows(f"{table}.parquet", field, ~inside, message, start)
+    order = np.flatnonzero(inside & (sizes > 0))
+    order = order[np.argsort(start[order], kind="stable")]
+    shared = np.zeros(len(start), bool)
+    shared[order[1:]] = start[order[1:]] < (start + sizes)[order[:-1]]
+    found.add_rows(f"{table}.parquet", field, shared, "offset {} lies within the elements of another row", start)
     return inside
 
 
@@ -77,7 +82,7 @@ def _check_recordings(table: pd.DataFrame, found: Findings) -> NDArray[np.int64]
     file = "recordings.parquet"
     for column in ("rate_hz", "n_samples", "n_leads", "scale_per_unit"):
         values = table[column].to_numpy()
-        found.add_rows(file, column, ~(values > 0), "{} is not positive", values)
+        found.add_rows(file, column, ~((values > 0) & np.isfinite(values)), "{} is not positive and finite", values)
     units = table["unit"].to_numpy()
     found.add_rows(file, "unit", ~table["unit"].isin(["mV", "z"]), "{} is neither mV nor z", units)
     names = [str(leads).split(",") for leads in table["leads"]]

@@ -118,12 +118,14 @@ def embed(
             module.to(options.device).eval()
         for start in range(0, len(wanted), options.batch_size):
             rows = wanted[start : start + options.batch_size]
-            parts.append(_embed_batch(chain, dataset.batch(rows), rows, modality, options))
+            part = _embed_batch(chain, dataset.batch(rows), rows, modality, options)
+            if len(part[0]):  # a batch in which nobody has the modality has no width either
+                parts.append(part)
     finally:
         for states in was_training:
             for module, training in states:
                 module.training = training
-    if not sum(len(part[0]) for part in parts):
+    if not parts:
         raise ValueError(f"none of the {len(wanted)} items has {modality.upper()} data")
     values, subjects, kept, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
     bad = ~np.isfinite(values).all(axis=1)

@@ -1,4 +1,4 @@
-"""Folders that are whole or absent: written beside, synchronized to the disk, then renamed."""
+"""Folders and files that are whole or absent: written beside, synchronized to the disk, then renamed."""
 
 from __future__ import annotations
 
@@ -64,6 +64,21 @@ def write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that `path` is always the old one or the new one, whole.
+
+    Raises:
+        OSError: If it cannot be written; what was there before is untouched.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write_synced(partial, text.encode())
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{path} was not written: {error.strerror}") from error
+    partial.replace(path)
 
 
 def independent_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

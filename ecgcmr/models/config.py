@@ -18,9 +18,9 @@ Pool = Literal["mean", "attention", "cls"]
 
 
 class StrictConfig(BaseModel):
-    """A frozen configuration that refuses unknown keys."""
+    """A frozen configuration that refuses unknown keys and numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _fill_from_preset(data: Any, table: dict[str, dict[str, int]], default: str, what: str) -> Any:

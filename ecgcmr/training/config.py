@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from ecgcmr.hub.folder import write_text
 from ecgcmr.models.config import ModelConfig, StrictConfig
 from ecgcmr.objectives.registry import ObjectiveConfig
 from ecgcmr.training.config_errors import explain
@@ -158,6 +159,25 @@ class TrainConfig(StrictConfig):
     save_seconds: float = Field(default=60.0, ge=0)
     trackers: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _better_is_known(self) -> TrainConfig:
+        # The wrong direction would keep the worst weights of the run, and nobody would notice.
+        better = _better(self.monitor)
+        if better is not None and better != self.mode:
+            raise ValueError(
+                f"monitor={self.monitor} is better when it is {'larger' if better == 'max' else 'smaller'}, "
+                f"but mode={self.mode}; set train.mode={better}"
+            )
+        return self
+
+
+def _better(monitor: str) -> Literal["min", "max"] | None:
+    """Whether a smaller or a larger value is better, for the names that are known; None for others."""
+    kind = monitor.partition("_")[0]
+    if kind in ("loss", "mse") or monitor.endswith("_loss"):
+        return "min"
+    return "max" if kind in ("r", "auroc", "ncc") or monitor.endswith(("top1", "top5")) else None
+
 
 class RunConfig(StrictConfig):
     """One run, complete.
@@ -257,9 +277,8 @@ def check_config(tree: Mapping[str, Any], source: str, overridden: Any = None) -
 
 
 def save_config(config: RunConfig, path: Path) -> None:
-    """Write the resolved configuration as YAML that `load_config` reads back to an equal one."""
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    path.write_text(text, encoding="utf-8")
+    """Write the resolved configuration as YAML that `load_config` reads back to an equal one; whole or not at all."""
+    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
 def _checked_override(text: str) -> str:

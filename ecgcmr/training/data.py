@@ -144,6 +144,11 @@ def _label_facts(dataset: PairedDataset) -> tuple[LabelFact, ...]:
         if not found.n:
             raise ValueError(f"data.labels: {name!r} is missing in all {len(dataset)} training items; leave it out")
         if found.kind == "binary":
+            if found.mean in (0.0, 1.0):
+                log.warning(
+                    "data.labels: %r is %d in all %d observed training items: nothing can be learned about it",
+                    name, found.mean, found.n,
+                )  # fmt: skip
             facts.append(LabelFact(name, "binary", found.unit, prevalence=found.mean))
         else:
             facts.append(LabelFact(name, "regression", found.unit, found.mean, found.std))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -47,6 +47,25 @@ def start_accelerator(precision: str, trackers: tuple[str, ...], folder: Path) -
         project_dir=str(folder) if trackers else None,
         kwargs_handlers=[ddp],
     )
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that accelerate does not know or whose package is missing: it would log nothing and not say so.
+
+    Raises:
+        ValueError: The message names the tracker and what is there.
+    """
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    known, installed = sorted(LOGGER_TYPE_TO_CLASS), [str(name) for name in get_available_trackers()]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"train.trackers: {name!r} is unknown; accelerate knows {', '.join(known)}")
+        if name not in installed:
+            raise ValueError(
+                f"train.trackers: the package of {name!r} is not installed (installed: {', '.join(installed) or 'none'}"
+                f"); install it, for instance pip install {name}, or leave it out: metrics.jsonl is always written"
+            )
 
 
 def check_processes(asked: int | None, started: int, environment: Mapping[str, str] | None = None) -> None:

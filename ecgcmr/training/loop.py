@@ -234,7 +234,10 @@ class Trainer:
         row = evaluate(self.objective, self.feeds.val, self.config, self.accelerator)
         monitor = self.config.train.monitor
         if monitor not in row:
-            raise ValueError(f"train.monitor is {monitor!r}, the validation gives: {', '.join(sorted(row))}")
+            raise ValueError(
+                f"train.monitor is {monitor!r}, the validation gives: {', '.join(sorted(row))} "
+                "(r and auroc need a label that differs among the validation subjects)"
+            )
         self._add_row("val", row)
         best = self.stopping.update(row[monitor])
         if best:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from ecgcmr.training.config import RunConfig, load_config
 from ecgcmr.training.signals import EXIT_INTERRUPTED, RunInterrupted
@@ -31,7 +34,9 @@ def run_program(run: Callable[..., Path], description: str, arguments: Sequence[
     parser.add_argument("--resume", action="store_true", help="continue the run in its folder, if there is one")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that replace those of the run file")
     parsed = parser.parse_intermixed_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Of several processes only the first one talks; what goes wrong is told by whichever it happens to.
+    main = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if main else logging.WARNING, format="%(message)s", stream=sys.stderr)
     for noisy in ("accelerate", "torch", "timm"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
@@ -41,15 +46,23 @@ def run_program(run: Callable[..., Path], description: str, arguments: Sequence[
         print(interrupted, file=sys.stderr)
         return EXIT_INTERRUPTED
     except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         return EXIT_WRONG_INPUT
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
         _leave_process_group()
-    print(folder)
+    if main:
+        print(folder)
     return 0
+
+
+def _message(error: Exception) -> str:
+    """One line, also for what pydantic found where a module's own configuration was checked."""
+    if isinstance(error, ValidationError):
+        return "; ".join(str(problem["msg"]).removeprefix("Value error, ") for problem in error.errors())
+    return str(error)
 
 
 def _leave_process_group() -> None:

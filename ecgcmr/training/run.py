@@ -18,7 +18,13 @@ from ecgcmr.training.allocator import keep_freed_memory
 from ecgcmr.training.checkpoint import load_checkpoint
 from ecgcmr.training.config import RunConfig, load_config
 from ecgcmr.training.data import Source, check_labels, find_facts, open_feeds, open_source
-from ecgcmr.training.distributed import check_processes, close_accelerator, start_accelerator, start_processes
+from ecgcmr.training.distributed import (
+    check_processes,
+    check_trackers,
+    close_accelerator,
+    start_accelerator,
+    start_processes,
+)
 from ecgcmr.training.initialize import load_initial
 from ecgcmr.training.loop import Feeds, Trainer
 from ecgcmr.training.precision import agree_on_precision
@@ -64,6 +70,7 @@ def finetune(config: RunConfig, resume: bool = False, progress: ProgressCallback
 def _run(config: RunConfig, resume: bool, progress: ProgressCallback | bool) -> Path:
     state = start_processes()
     check_processes(config.train.processes, state.num_processes)
+    check_trackers(config.train.trackers)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     keep_freed_memory()
@@ -154,6 +161,7 @@ def _export(trainer: Trainer, source: Source, facts: DataFacts) -> None:
     folder = trainer.config.folder
     if trainer.best_state is not None:
         trainer.objective.load_state_dict(trainer.best_state)
+    _check_trained(trainer)
     # An objective may feed its head otherwise than by the plain embedding; whoever loads the head must know.
     options = {"double_fc_norm": True} if getattr(trainer.config.objective, "double_fc_norm", False) else {}
     save_weights(
@@ -167,6 +175,21 @@ def _export(trainer: Trainer, source: Source, facts: DataFacts) -> None:
     summary = summarize(trainer, facts)
     write_json(folder / "summary.json", summary)
     log.info("finished in %.1f s (%.0f samples/s): %s", summary["seconds"], summary["samples_per_second"], folder)
+
+
+def _check_trained(trainer: Trainer) -> None:
+    """Refuse to export weights that learned nothing or are not finite.
+
+    Raises:
+        ValueError: Says how many steps were skipped, or names the tensor.
+    """
+    position = trainer.position
+    advice = "lower optim.lr, set train.precision=no, or look for values that are not finite in the cohort"
+    if position.step and position.skipped == position.step:
+        raise ValueError(f"all {position.step} steps were skipped, because their loss was not finite; {advice}")
+    for name, value in trainer.objective.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{name} is not finite after training, so no weights are exported; {advice}")
 
 
 def _is_finished(folder: Path) -> bool:

@@ -12,6 +12,7 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
+from ecgcmr.hub.folder import write_text
 from ecgcmr.training.config import RunConfig, load_config, save_config
 
 MAY_DIFFER = frozenset({"out", "train.processes", "train.threads", "train.save_seconds", "train.trackers"})
@@ -103,10 +104,8 @@ def read_metrics(folder: Path, event: str | None = None) -> list[dict[str, Any]]
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file under a temporary name and rename it."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Write a JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 class RunLog:
@@ -137,7 +136,9 @@ def run_log(folder: Path, main: bool) -> Iterator[RunLog]:
     try:
         yield log
     except Exception as error:
-        logger.info("%s: %s", type(error).__name__, error)
+        # To the file only: whoever catches the error tells it to the user.
+        text = f"{type(error).__name__}: {error}"
+        log.handler.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, text, (), None))
         raise
     finally:
         logger.removeHandler(log.handler)

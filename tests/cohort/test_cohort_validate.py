@@ -44,6 +44,10 @@ def test_validate__clean_cohort_has_no_problem(new_cohort, ragged):
     [
         ("recordings", 3, "subject", 99, "subject 99 is not in subjects.parquet"),
         ("recordings", 3, "rate_hz", -1.0, "-1.0 is not positive"),
+        ("recordings", 3, "rate_hz", np.inf, "inf is not positive and finite"),
+        ("recordings", 3, "scale_per_unit", np.inf, "inf is not positive and finite"),
+        ("recordings", 3, "offset", 0, "offset 0 lies within the elements of another row"),
+        ("studies", 5, "offset", 0, "offset 0 lies within the elements of another row"),
         ("recordings", 3, "unit", "uV", "'uV' is neither mV nor z"),
         ("recordings", 3, "offset", 60000, "lies outside the 60000 elements"),
         ("recordings", 3, "offset", -6, "lies outside the 60000 elements"),
@@ -175,3 +179,54 @@ def test_summarize__counts_what_was_written(standin):
     assert (lvedv["observed"], lvedv["mean"], lvedv["unit"]) == (8, 104.0, "ml")
     assert summary.groups == {"sex": {"F": 5, "M": 5}, "scanner": {"s1": 10}}
     assert summary.dropped == {"ecg": {}, "cmr": {}}
+
+
+def change_schema(path, change):
+    file = path / "cohort.json"
+    schema = json.loads(file.read_text())
+    change(schema)
+    file.write_text(json.dumps(schema))
+
+
+@pytest.mark.parametrize("field", ["arrays", "files", "group_columns", "origin", "labels", "name", "provenance"])
+def test_schema__a_field_of_another_type_is_named(new_cohort, field):
+    path = new_cohort()
+    change_schema(path, lambda schema: schema.update({field: 5}))
+    (problem,) = validate_cohort(path)
+    assert f"field {field} is a int, expected a" in problem.message
+    with pytest.raises(ValueError, match=f"field {field} is a int"):
+        summarize(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s["arrays"]["cine"].update(dtype="float64"), "arrays.cine.dtype is 'float64'"),
+        (lambda s: s["arrays"]["ecg"].update(file="../elsewhere.bin"), "arrays.ecg.file is '../elsewhere.bin'"),
+        (lambda s: s["arrays"]["ecg"].update(elements=-1), "arrays.ecg.elements is -1"),
+        (lambda s: s["arrays"].update(ecg=[]), "arrays.ecg is a list"),
+        (lambda s: s["arrays"].update(other={}), "arrays.other.dtype"),
+        (lambda s: s["labels"][0].update(low="a"), "low must be a number or absent, got 'a'"),
+        (lambda s: s["labels"].append(7), "field labels"),
+        (lambda s: s["files"].pop("labels.parquet"), "nothing tells whether it was changed"),
+    ],
+)
+def test_schema__a_wrong_value_is_named(new_cohort, change, message):
+    path = new_cohort()
+    change_schema(path, change)
+    assert any(message in problem.message and problem.file == "cohort.json" for problem in validate_cohort(path))
+
+
+@pytest.mark.parametrize(("table", "column"), [("recordings", "rate_hz"), ("labels", "LVEDV"), ("ledger", "reason")])
+def test_summarize__a_missing_column_is_named(new_cohort, table, column):
+    path = new_cohort()
+    change_table(path, table, lambda frame: frame.drop(columns=[column]))
+    with pytest.raises(ValueError, match=rf"{table}\.parquet: the column {column} is missing"):
+        summarize(path)
+
+
+def test_validate__an_unfinished_run_is_called_by_its_name(tmp_path):
+    (tmp_path / "c.partial").mkdir()
+    for asked in ("c", "c.partial"):
+        with pytest.raises(FileNotFoundError, match=r"; c\.partial is an unfinished run"):
+            validate_cohort(tmp_path / asked)

@@ -100,3 +100,11 @@ def test_embed__errors():
     source.ecg[3] = torch.nan
     with pytest.raises(ValueError, match="not finite, first for item 3"):
         embed(encoder, source)
+
+
+def test_embed__a_batch_in_which_nobody_has_the_modality_is_skipped():
+    source = Source()
+    together = embed(Encoder(720), source)
+    alone = embed(Encoder(720), source, options=EmbedOptions(batch_size=1))
+    assert alone.indices.tolist() == together.indices.tolist() == [i for i in range(20) if i % 5]
+    np.testing.assert_allclose(alone.values, together.values, atol=1e-6)

@@ -24,7 +24,7 @@ from ecgcmr.objectives import Objective
 from ecgcmr.objectives.distributed import my_rows
 
 ROWS = 8
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 VARIANTS = {
     **{name: (fields, "mean") for name, fields in CASES.items()},
     "attention probe": (CASES["probe"], "attention"),
@@ -108,7 +108,11 @@ def test_objective__two_processes_equal_one(parallel: dict[Any, Any], name: str,
     scale = math.sqrt(sum(float(v.square().sum()) for k, v in alone.items() if k.startswith("grad")))
     assert scale > 0
     for key, value in alone.items():
-        size = scale if key.startswith("grad") else max(float(value.double().abs().max()), 0.1)
+        own = float(value.double().abs().max())
+        # In float64 each gradient by its own size, so that a small one cannot hide behind the others; some are 0 but
+        # for rounding (a bias before BatchNorm), hence the floor. Float32 rounds too much for that.
+        floor = scale if dtype is torch.float32 else 1e-3 * scale
+        size = max(own, floor) if key.startswith("grad") else max(own, 0.1)
         error = float((together[key].double() - value.double()).abs().max()) / size
         assert error <= TOLERANCE[dtype], f"{key}: relative error {error:.1e}"
 

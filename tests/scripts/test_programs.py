@@ -62,13 +62,16 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
         (["--config", MAE, "train.epoch=3"], ("'train.epoch'", "'train.epochs'")),
         (["--config", MAE, "data.cohort=nowhere"], ("nowhere is not a cohort",)),
         (["--config", MAE, "train.epochs=x"], ("train.epochs", "'x'")),
+        (["--config", MAE, "data.cohort={cohort}", "model.ecg.patch=33"], ("error: n_samples 500 is not a multiple",)),
     ],
 )
 def test_run_program__wrong_input_is_one_message_and_code_2(
-    arguments: list[str], parts: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    arguments: list[str], parts: tuple[str, ...], capfd: pytest.CaptureFixture[str], tmp_path: Path, tiny_cohort: Path
 ) -> None:
+    arguments = [text.format(cohort=tiny_cohort) for text in arguments]
     assert run_program(pretrain, "x", [*arguments, f"out={tmp_path / 'run'}"]) == EXIT_WRONG_INPUT
-    shown = capsys.readouterr()
+    shown = capfd.readouterr()
+    assert "ValueError" not in shown.err  # told once
     errors = [line for line in shown.err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert all(part in errors[0] for part in parts)
@@ -125,7 +128,9 @@ def test_two_processes__equal_one_with_the_double_batch(
     finish(start([program, *common, "out=one", "train.batch_size=8"], tmp_path))
     two = ["train.batch_size=4", "train.processes=2", "out=two"]
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "configs/accelerate/cpu_2.yaml")]
-    finish(start([*launch, program, *common, *two], tmp_path))
+    shown = finish(start([*launch, program, *common, *two], tmp_path))
+    assert next(line for line in shown.splitlines() if line.endswith("two")) == "two", "the folder is told once"
+    assert shown.count("finished in") == shown.count("steps of") == 1, "one process talks, not both"
     rows = {name: read_metrics(tmp_path / name) for name in ("one", "two")}
     assert len(rows["one"]) == len(rows["two"]) > 6
     for one, both in zip(rows["one"], rows["two"], strict=True):

@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import accelerate.tracking
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from ecgcmr.training.distributed import check_processes
+from ecgcmr.training.distributed import check_processes, check_trackers
 from ecgcmr.training.precision import WORTH_IT, agree_on_precision, choose_precision
 from ecgcmr.training.randomness import derive_seed, torch_generator
 
@@ -90,3 +91,12 @@ def test_derive_seed__each_purpose_and_index_has_its_own(seed: int, indices: lis
 def test_torch_generator__same_numbers_again() -> None:
     first, second = (torch.rand(3, generator=torch_generator("cpu", 1, "x", 2)) for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_check_trackers__a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerate.tracking, "get_available_trackers", lambda: ["wandb"])
+    check_trackers(["wandb"])
+    with pytest.raises(ValueError, match=r"train\.trackers: the package of 'tensorboard' is not installed.*wandb"):
+        check_trackers(["wandb", "tensorboard"])
+    with pytest.raises(ValueError, match=r"train\.trackers: 'tensorbord' is unknown; .*tensorboard"):
+        check_trackers(["tensorbord"])

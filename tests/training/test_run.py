@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ecgcmr.cohort.dataset import PairedDataset
+from ecgcmr.hub import folder as folder_module
 from ecgcmr.hub.weights import load_weights
 from ecgcmr.objectives.base import Objective
 from ecgcmr.training import loop, run
@@ -176,6 +179,7 @@ def test_pretrain__foreign_folder_is_left_alone(make_config: MakeConfig, tmp_pat
         ({"data.labels": ["LVEDV", "shoe_size"]}, "no label 'shoe_size'"),
         ({"data.train_subjects": 10_000}, r"data\.train_subjects is 10000, but \d+ train subjects"),
         ({"init": {"ecg": "nowhere"}}, "nowhere: no weights folder"),
+        ({"train.trackers": ["nowhere"]}, "train.trackers: 'nowhere' is unknown"),
         ({"train.processes": 4}, "train.processes is 4, but 1 process has started"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -206,6 +210,46 @@ def test_pretrain__full_disk_keeps_the_checkpoint_before(
     assert "the disk is full" in (config.folder / "train.log").read_text()
     pretrain(config, resume=True)
     assert [row["step"] for row in read_metrics(config.folder)] == [2, 2, 4, 4, 6, 6]
+
+
+@pytest.mark.parametrize("failing", ["config.yaml", "summary.json"])
+def test_pretrain__full_disk_leaves_no_half_file(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    real = folder_module.write_synced
+
+    def full(path: Path, data: bytes) -> None:
+        if failing in path.name:
+            path.write_bytes(data[:9])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, data)
+
+    monkeypatch.setattr(folder_module, "write_synced", full)
+    config = make_config()
+    with pytest.raises(OSError, match=rf"{failing} was not written: No space left") as caught:
+        pretrain(config)
+    assert caught.value.errno == errno.ENOSPC
+    assert not any(failing in name for name in files(config.folder))
+    monkeypatch.undo()
+    folder = pretrain(config, resume=True)
+    assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
+
+
+def test_finetune__a_diagnosis_of_one_class_is_told(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    item_labels = PairedDataset._item_labels
+
+    def healthy(dataset: PairedDataset) -> Any:
+        return item_labels(dataset) * [1.0 if name != "mi" else 0.0 for name in dataset.label_names]
+
+    monkeypatch.setattr(PairedDataset, "_item_labels", healthy)
+    config = supervised(
+        make_config, **{"data.labels": ["mi"], "train.monitor": "auroc", "train.mode": "max", "train.epochs": 1}
+    )
+    with pytest.raises(ValueError, match=r"train\.monitor is 'auroc'.*differs among the validation subjects"):
+        finetune(config)
+    assert "'mi' is 0 in all 17 observed training items" in caplog.text
 
 
 def test_evaluate__best_differs_from_last(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +284,7 @@ def test_evaluate__stops_early(make_config: MakeConfig, monkeypatch: pytest.Monk
 
 def test_evaluate__unknown_monitor_names_what_there_is(make_config: MakeConfig) -> None:
     with pytest.raises(ValueError, match=r"train\.monitor is 'auroc', the validation gives: .*loss_mse"):
-        pretrain(make_config(**{"train.monitor": "auroc"}))
+        pretrain(make_config(**{"train.monitor": "auroc", "train.mode": "max"}))
 
 
 class Spoiled:
@@ -283,6 +327,29 @@ def test_fit__stops_after_too_many(make_config: MakeConfig, monkeypatch: pytest.
     monkeypatch.setattr(run, "build_objective", lambda *args: spoil(build(*args)))
     config = make_config(**{"train.max_nonfinite": 2})
     with pytest.raises(ValueError, match=r"not finite in 3 steps in a row.*lower optim\.lr"):
+        pretrain(config)
+    assert not (config.folder / "weights").exists()
+
+
+def test_pretrain__nothing_learned_is_no_success(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil, build = Spoiled(set(range(1, 7))), run.build_objective
+    monkeypatch.setattr(run, "build_objective", lambda *args: spoil(build(*args)))
+    config = make_config()
+    with pytest.raises(ValueError, match=r"all 6 steps were skipped"):
+        pretrain(config)
+    assert not (config.folder / "weights").exists()
+    assert not (config.folder / "summary.json").exists()
+
+
+def test_pretrain__weights_that_are_not_finite_are_not_exported(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(trainer: loop.Trainer, stop: object) -> None:
+        trainer.objective.mae.encoder.cls_token.data.fill_(float("nan"))  # type: ignore[union-attr,operator]
+
+    monkeypatch.setattr(loop.Trainer, "fit", fit)
+    config = make_config()
+    with pytest.raises(ValueError, match=r"mae\.encoder\.cls_token is not finite"):
         pretrain(config)
     assert not (config.folder / "weights").exists()
 

@@ -9,6 +9,7 @@ import pytest
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.training.config import DataConfig, InitConfig, OptimConfig, RunConfig, TrainConfig, load_config, save_config
 from ecgcmr.training.config_errors import nearest, valid_names
+from ecgcmr.training.data import check_labels, open_source
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted([*(ROOT / "configs/pretrain").glob("*.yaml"), *(ROOT / "configs/finetune").glob("*.yaml")])
@@ -152,3 +153,29 @@ def test_keys__are_frozen() -> None:
             "trackers",
         ],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes__name_labels_that_a_simulated_cohort_has(path: Path, tiny_cohort: Path) -> None:
+    config = load_config(path, [f"data.cohort={tiny_cohort}"])
+    check_labels(open_source(config.data), config.data)
+
+
+@pytest.mark.parametrize("value", [".inf", "inf", ".nan"])
+def test_load_config__numbers_must_be_finite(file: Path, value: str) -> None:
+    with pytest.raises(ValueError, match=r"the command line: optim\.lr is .* input should be"):
+        load_config(file, [f"optim.lr={value}"])
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode"),
+    [("r", "min"), ("r_LVM", "min"), ("auroc", "min"), ("ncc", "min"), ("ecg_to_cmr_top5", "min"), ("loss", "max"),
+     ("loss_ncc", "max"), ("mse", "max"), ("binary_loss", "max")],
+)  # fmt: skip
+def test_load_config__monitor_in_the_wrong_direction_is_refused(file: Path, monitor: str, mode: str) -> None:
+    right = {"min": "max", "max": "min"}[mode]
+    with pytest.raises(ValueError, match=rf"train: monitor={monitor} .* mode={mode}; set train\.mode={right}"):
+        load_config(file, [f"train.monitor={monitor}", f"train.mode={mode}"])
+    assert load_config(file, [f"train.monitor={monitor}", f"train.mode={right}"]).train.mode == right
+    for either in ("min", "max"):
+        load_config(file, ["train.monitor=temperature", f"train.mode={either}"])
