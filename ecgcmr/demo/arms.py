@@ -168,7 +168,9 @@ def finetune_arm(context: DemoContext, arm: Arm, report: Report) -> None:
         if _same_as_first(context, arm, "finetune", count, seed):
             continue
         name = f"finetune/{arm.key}-{context.name_count(count)}-{seed}"
-        init = {} if arm is SCRATCH else {"init__ecg": str(context.weights(str(arm.run))), "optim__lr": 3e-4}
+        # A label draw is part of the split that the encoder was pretrained on: its held-out subjects are the same.
+        start = {"init__ecg": str(context.weights(str(arm.run))), "init__allow_other_split": True, "optim__lr": 3e-4}
+        init = {} if arm is SCRATCH else start
         values = {"seed": context.seed + seed, "name": f"{arm.key}-{context.name_count(count)}-{seed}", **init}
         steps = context.preset.steps_for(count)
         learning.supervise(context, name, split_name(context, count, seed), TARGETS, steps, **values)

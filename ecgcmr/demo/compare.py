@@ -33,6 +33,8 @@ def compare(context: DemoContext, report: Report) -> None:
         for rival in RIVALS:
             protocol = "finetune" if rival == SCRATCH.key else "probe"
             result += rows(difference(scores[MAIN, "probe"], scores[rival, protocol]))
+            if context.preset.finetune_pretrained:
+                result += rows(difference(scores[MAIN, "finetune"], scores[rival, "finetune"]))
     result += retrieval_rows(context)
     write_results(context.out / "results.json", result)
 

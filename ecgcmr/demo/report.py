@@ -112,10 +112,13 @@ def write_report(context: DemoContext) -> None:
 
 
 def _named(results: pd.DataFrame) -> pd.DataFrame:
-    """Results with titles for keys; the arm from scratch stands beside the probes, which is how they are compared."""
-    named = results.copy()
-    scratch = (named["arm"] == SCRATCH.key) & (named["protocol"] == "finetune")
-    named.loc[scratch, "protocol"] = "probe"
+    """Results with titles for keys; the arm from scratch stands beside the probes, which is how they are compared.
+
+    Where pretrained encoders were fine-tuned as well, it stands beside those too.
+    """
+    scratch = (results["arm"] == SCRATCH.key) & (results["protocol"] == "finetune")
+    others_tuned = (~scratch & (results["protocol"] == "finetune")).any()
+    named = pd.concat([results if others_tuned else results[~scratch], results[scratch].assign(protocol="probe")])
     named["arm"] = named["arm"].map(TITLES)
     named["compared_to"] = named["compared_to"].map(TITLES, na_action="ignore")
     return named

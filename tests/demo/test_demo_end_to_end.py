@@ -30,6 +30,7 @@ TINY = DemoPreset(
     draws=2,
     gallery=12,
     bootstrap_draws=50,
+    finetune_pretrained=True,
     shuffled_control=True,
 )
 TRAIN, TEST = 42, 12
@@ -56,8 +57,10 @@ def expected() -> set[Key]:
     result = scored("scratch", "finetune", None, "")
     for arm in PROBED:
         result |= scored(arm, "probe", None, "")
+        if arm != "cmr":
+            result |= scored(arm, "finetune", None, "")
     for rival in RIVALS:
-        result |= scored("mae_aligned", "probe", rival, "_diff")
+        result |= scored("mae_aligned", "probe", rival, "_diff") | scored("mae_aligned", "finetune", rival, "_diff")
     for arm in ("mae_aligned", "aligned", "shuffled"):
         for direction in ("ecg_to_cmr", "cmr_to_ecg"):
             for metric in ("recall_at_1", "recall_at_5", "recall_at_10", "median_rank"):
@@ -88,7 +91,7 @@ def test_demo__runs_to_the_report_and_only_once(tmp_path: Path, monkeypatch: pyt
     before = everything(out)
     again = CliRunner().invoke(app, command, catch_exceptions=False)
     assert again.exit_code == 0
-    assert stages == ["simulate", "learn", "shuffled", "probe", "compare", "report"]
+    assert stages == ["simulate", "learn", "shuffled", "probe", "finetune", "compare", "report"]
     assert again.output.count("done before") == len(stages)
     assert everything(out) == before
 
@@ -134,6 +137,7 @@ def check_report(out: Path) -> None:
         "Aligned on shuffled pairs (control)",
         "LV mass [g]",
         "Groups and calibration",
+        "Label efficiency: fine-tuned encoders",
         "Limits",
     ):
         assert words in page, words
