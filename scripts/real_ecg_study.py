@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, required=True, help="cohort of real ECGs (see docs/real_ecg.md)")
     parser.add_argument("--simulated", type=Path, required=True, help="simulated cohort with pairs")
     parser.add_argument("--out", type=Path, default=Path("runs/real_ecg"), help="folder for the runs and results.json")
-    parser.add_argument("--seeds", type=int, default=2, help="fine-tuning runs of each arm")
+    parser.add_argument("--seeds", type=int, default=3, help="fine-tuning runs of each arm")
     parser.add_argument("--steps", type=int, default=None, help="cut every training short (to try the script)")
     arguments = parser.parse_args()
     seeds = tuple(range(arguments.seeds))

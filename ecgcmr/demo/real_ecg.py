@@ -51,7 +51,7 @@ class RealStudy:
     simulated: Path
     out: Path
     configs: Path
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: tuple[int, ...] = (0, 1, 2)
     steps: int | None = None
 
     def weights(self, run: str) -> Path:

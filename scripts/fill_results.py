@@ -1,0 +1,143 @@
+"""Put measured numbers into the pages: trim results.json files into docs/results/ and write the tables made of them.
+
+python scripts/fill_results.py [--demo runs/demo/results.json] [--real runs/real_ecg/results.json]
+
+Without arguments the tables are written anew from docs/results/. A test holds the pages to those files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ecgcmr.evaluation.results import read_results, write_results
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+METRICS = ("r2", "auroc", "auprc", "recall_at_10", "median_rank", "r2_diff", "auroc_diff")
+DEMO_ARMS = {
+    "scratch": "Supervised from scratch",
+    "ecg_mae": "ECG MAE",
+    "aligned": "Aligned without MAE",
+    "mae_aligned": "**MAE + aligned**",
+    "cmr": "CMR encoder itself (ceiling)",
+}
+REAL_ARMS = {
+    "scratch": "from scratch",
+    "mae_real": "MAE on real ECGs",
+    "mae_simulated": "MAE on simulated ECGs",
+    "aligned_simulated": "MAE + aligned, simulated",
+    "mae_simulated_then_real": "MAE on simulated, then on real ECGs",
+}
+REAL_LABELS = ("MI", "STTC", "CD", "NORM")
+
+
+def trim(table: pd.DataFrame) -> list[dict[str, object]]:
+    """The rows that pages show: means over seeds of the main metrics."""
+    chosen = table[table["seed"].isna() & table["metric"].isin(METRICS)]
+    rows = chosen.round({"value": 4, "lo": 4, "hi": 4}).astype(object)
+    return rows.where(rows.notna(), None).to_dict("records")  # type: ignore[return-value]
+
+
+def cell(table: pd.DataFrame, **where: object) -> str:
+    """`value [lo, hi]` of the one row that fits, or a dash."""
+    chosen = table
+    for column, value in where.items():
+        chosen = chosen[chosen[column].isna() if value is None else chosen[column] == value]
+    if chosen.empty and where.get("protocol") == "retrieval":
+        return "–"  # an encoder without a partner cannot retrieve
+    assert len(chosen) == 1, where
+    row = chosen.iloc[0]
+    sign = "+" if str(row["metric"]).endswith("_diff") else ""
+    return f"{row['value']:{sign}.2f} [{row['lo']:.2f}, {row['hi']:.2f}]".replace("-", "−")
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def demo_table(table: pd.DataFrame) -> str:
+    """R2 of LVEDV and LVM at the fewest and at all labels, and recall at 10."""
+    counts = sorted(int(count) for count in table["n_labels"].dropna().unique())
+    wanted = [(target, count) for count in (counts[0], counts[-1]) for target in ("LVEDV", "LVM")]
+    head = ["arm", *(f"{target} R², {count:,} labels" for target, count in wanted), "R@10, ECG → CMR"]
+    rows = []
+    for arm, title in DEMO_ARMS.items():
+        protocol = "finetune" if arm == "scratch" else "probe"
+        values = [
+            cell(table, arm=arm, protocol=protocol, target=target, n_labels=count, metric="r2", compared_to=None)
+            for target, count in wanted
+        ]
+        found = cell(table, arm=arm, protocol="retrieval", target="ecg_to_cmr", metric="recall_at_10")
+        rows.append([title, *values, found])
+    return markdown(head, rows)
+
+
+def real_table(table: pd.DataFrame) -> str:
+    """AUROC of every arm and protocol on fold 8."""
+    rows = []
+    for protocol in ("finetune", "probe"):
+        arms = {arm: title for arm, title in REAL_ARMS.items() if (arm, protocol) != ("scratch", "probe")}
+        for arm, title in arms.items():
+            values = [cell(table, arm=arm, protocol=protocol, target=name, metric="auroc") for name in REAL_LABELS]
+            rows.append([{"finetune": "fine-tuned", "probe": "logistic probe"}[protocol], title, *values])
+    return markdown(["protocol", "encoder", *REAL_LABELS], rows)
+
+
+def real_differences(table: pd.DataFrame) -> str:
+    """Paired differences of AUROC, fine-tuned, to training from scratch."""
+    rows = [
+        [
+            title,
+            *(cell(table, arm=arm, target=name, metric="auroc_diff", compared_to="scratch") for name in REAL_LABELS),
+        ]
+        for arm, title in REAL_ARMS.items()
+        if arm != "scratch"
+    ]
+    return markdown(["fine-tuned, minus from scratch", *REAL_LABELS], rows)
+
+
+PLACES: tuple[tuple[str, str, str, Callable[[pd.DataFrame], str]], ...] = (
+    ("README.md", "demo-table", "demo_standard.json", demo_table),
+    ("README.md", "real-differences", "real_ecg.json", real_differences),
+    ("docs/real_ecg.md", "real-table", "real_ecg.json", real_table),
+    ("docs/real_ecg.md", "real-differences", "real_ecg.json", real_differences),
+)
+"""Page, marker, results file, table."""
+
+
+def filled(text: str, marker: str, content: str) -> str:
+    """The text with `content` between the marker's two comments.
+
+    Raises:
+        ValueError: If the markers are not there.
+    """
+    pattern = re.compile(rf"(<!-- {marker} -->\n).*?(\n?<!-- /{marker} -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"no '<!-- {marker} -->' ... '<!-- /{marker} -->' in the page")
+    return pattern.sub(lambda found: f"{found[1]}{content}\n<!-- /{marker} -->", text)
+
+
+def main() -> None:
+    """Trim what is given, then write every table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", type=Path, help="results.json of a standard demo")
+    parser.add_argument("--real", type=Path, help="results.json of the study on real ECGs")
+    arguments = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    for given, name in ((arguments.demo, "demo_standard.json"), (arguments.real, "real_ecg.json")):
+        if given is not None:
+            write_results(RESULTS / name, trim(read_results(given)))
+    for page, marker, name, make in PLACES:
+        path = ROOT / page
+        path.write_text(filled(path.read_text(), marker, make(read_results(RESULTS / name))))
+
+
+if __name__ == "__main__":
+    main()
