@@ -33,11 +33,15 @@ def run_demo(out: Path, preset: str, seed: int = 0, workers: int = 0, console: C
     """
     console = console or Console()
     context = open_context(out, preset, seed, workers or os.cpu_count() or 1)
-    logging.getLogger("ecgcmr").setLevel(logging.ERROR)  # one bar tells it all; details are in each run's train.log
+    logger = logging.getLogger("ecgcmr")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # one bar tells it all; details are in each run's train.log
     try:
         run_stages(demo_stages(context), out, console)
     except RunInterrupted as interrupted:  # its checkpoint is written; to a user this is one Ctrl-C like any other
         raise KeyboardInterrupt from interrupted
+    finally:
+        logger.setLevel(level)
     console.print(f"\nreport   {out / 'report.html'}\nresults  {out / 'results.json'}", highlight=False, soft_wrap=True)
     console.print(f"weights  {context.weights('mae_aligned')}", highlight=False, soft_wrap=True)
     return out / "report.html"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -78,8 +79,10 @@ def test_demo__runs_to_the_report_and_only_once(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(PRESETS, "tiny", TINY)
     out = tmp_path / "demo"
     command = ["demo", "--preset", "tiny", "--seed", "1", "--workers", "1", "--out", str(out)]
+    level = logging.getLogger("ecgcmr").level
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert done.exit_code == 0
+    assert logging.getLogger("ecgcmr").level == level  # quiet while it runs, and only then
     for name in ("report.html", "results.json", "runs/mae_aligned/weights"):
         assert str(out / name) in done.output
     check_results(out)
