@@ -1,8 +1,8 @@
 """Draw ED and ES of every view of a study on one sheet: python scripts/draw_cines.py FOLDER OUT.png.
 
 FOLDER is anything that `ecgcmr.read_cine` reads, or a study folder of ACDC, M&Ms or M&Ms-2. Two pictures for each cine,
-of its middle slice: the first frame, and the frame that looks most unlike it, which is near end-systole. Below them stand
-what the geometry had to say about the view, and the flags of the quality check; masks are outlined.
+of its middle slice: the first frame, and the frame that looks most unlike it, which is near end-systole. Below them
+stand what the geometry had to say about the view, and the flags of the quality check; masks are outlined.
 """
 
 from __future__ import annotations

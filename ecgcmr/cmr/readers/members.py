@@ -91,7 +91,7 @@ def iter_members(path: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> Iterator[Mem
         if zipfile.is_zipfile(file):
             yield from walk.zip_members(file, str(file), 1)
         else:
-            yield walk.member(file.stat().st_size, partial(file.open, "rb"), str(file.parent), file.name)
+            yield walk.member(file.stat().st_size, partial(_open, file), str(file.parent), file.name)
 
 
 class _Walk:
@@ -153,3 +153,7 @@ def _safe_entries(archive: zipfile.ZipFile, title: str) -> list[zipfile.ZipInfo]
         if not entry.is_dir():
             entries.append(entry)
     return entries
+
+
+def _open(file: Path) -> IO[bytes]:
+    return file.open("rb")
