@@ -25,7 +25,7 @@ SHIFT_MM = 7.0  # a slice this far beside its neighbors was taken in another bre
 FRAME_LEVEL = (0.7, 1.4)  # mean intensity of a frame over that of its slice's median frame
 SLICE_LEVEL = 0.5  # the same of a slice over the lower of its neighbors
 PART_LEVEL = 0.15  # the same of a part of a frame
-SUDDEN = 0.35
+SUDDEN = 0.15
 PARTS = 8  # parts are 1/8 of the image high and wide
 BRIGHT_SHARE = 0.5  # parts darker than this share of the mean are air or lung: nothing can drop out there
 GAP_MM = 1.5  # unevenness of slices that is no gap
@@ -143,7 +143,7 @@ def _signal(cine: Cine) -> Iterator[QualityFlag]:
             worst = odd[int(np.abs(np.log(np.maximum(share[odd], 1e-6))).argmax())]
             yield QualityFlag(
                 "frame_intensity",
-                f"slice {k + 1}: {len(odd)} frame(s), frame {worst + 1} with {share[worst]:.0%} of the others' intensity",
+                f"slice {k + 1}: {len(odd)} frame(s), frame {worst + 1} with {share[worst]:.0%} of the others",
             )
             continue
         still = np.median(part, axis=0)

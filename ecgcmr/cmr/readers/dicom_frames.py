@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcmr.cmr.geometry import Vector, check_orientation
-from ecgcmr.cmr.readers.dicom_header import DAMAGE, is_dicom, read_header
+from ecgcmr.cmr.readers.dicom_header import Refused, is_dicom, read_header
 from ecgcmr.cmr.readers.dicom_pixels import decode
 from ecgcmr.cmr.readers.members import Member, iter_members
 
@@ -126,14 +126,12 @@ def read_member(member: Member, max_bytes: int) -> list[DicomFrame] | str:
     try:
         header, dataset = read_header(data)
         return _frames_of(header, dataset, data, max_bytes)
-    except DAMAGE as error:
+    except Refused as error:
+        raise ValueError(str(error) if str(error).startswith("series ") else f"{member.title}: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # what pydicom raises on damaged files has no common type, and quotes header values
         raise ValueError(f"{member.title}: damaged or cut-off DICOM ({type(error).__name__}); copy it again") from None
-    except ValueError as error:
-        text = str(error)
-        if text.startswith("series "):  # written here; pydicom's own messages quote header values
-            raise
-        detail = text if text.startswith("deflated") else f"damaged DICOM ({type(error).__name__}); copy it again"
-        raise ValueError(f"{member.title}: {detail}") from None
 
 
 def _frames_of(header: dict[str, Any], dataset: Any | None, data: bytes, max_bytes: int) -> list[DicomFrame] | str:
@@ -153,7 +151,7 @@ def _frames_of(header: dict[str, Any], dataset: Any | None, data: bytes, max_byt
         if not described:
             return "several frames without a place for each"
         if len(described) != count:
-            raise ValueError(f"{where}: the header promises {count} frames and describes {len(described)}; cut off")
+            raise Refused(f"{where}: the header promises {count} frames and describes {len(described)}; cut off")
         places = [_grouped_place(header, index) for index in range(count)]
     else:
         places = [_place({name: header[name] for name in PER_FRAME if name in header})]
@@ -216,20 +214,20 @@ def _frame(
     cosines = _numbers(place, "ImageOrientationPatient", 6, where)
     spacing = _numbers(place, "PixelSpacing", 2, where)
     if np.abs(position).max() > MAX_MM or not 0.01 < spacing.min() <= spacing.max() < 100.0:
-        raise ValueError(
+        raise Refused(
             f"{where}: position {position.tolist()} mm or pixel spacing {spacing.tolist()} mm is impossible; "
             "the header is damaged"
         )
     slope, intercept = float(place.get("RescaleSlope", 1.0)), float(place.get("RescaleIntercept", 0.0))
     if (slope, intercept) != (1.0, 0.0):
         if not np.isfinite([slope, intercept]).all() or slope == 0:
-            raise ValueError(f"{where}: RescaleSlope {slope:g} and RescaleIntercept {intercept:g} make no intensities")
+            raise Refused(f"{where}: RescaleSlope {slope:g} and RescaleIntercept {intercept:g} make no intensities")
         pixels = (pixels.astype(np.float32) * np.float32(slope) + np.float32(intercept)).astype(np.float32)
     time = float(place.get("NominalCardiacTriggerDelayTime", place.get("TriggerTime", np.nan)))
     return DicomFrame(
         **common,
         origin=position,
-        orientation=check_orientation(cosines[:3], cosines[3:], where),
+        orientation=_orientation(cosines, where),
         spacing_mm=(float(spacing[0]), float(spacing[1])),
         thickness_mm=float(place.get("SliceThickness", np.nan)),
         time_ms=time if abs(time) < 1e6 else np.nan,
@@ -238,10 +236,17 @@ def _frame(
     )
 
 
+def _orientation(cosines: Vector, where: str) -> tuple[Vector, Vector]:
+    try:
+        return check_orientation(cosines[:3], cosines[3:], where)
+    except ValueError as error:
+        raise Refused(str(error)) from None
+
+
 def _numbers(place: dict[str, Any], name: str, count: int, where: str) -> Vector:
     values = np.array([float(value) for value in _list(place[name])])
     if len(values) != count or not np.isfinite(values).all():
-        raise ValueError(f"{where}: {name} must be {count} numbers, got {len(values)}; the header is damaged")
+        raise Refused(f"{where}: {name} must be {count} numbers, got {len(values)}; the header is damaged")
     return values
 
 

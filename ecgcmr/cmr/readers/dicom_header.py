@@ -11,12 +11,10 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-import zlib
 from typing import Any
 
 import pydicom
 from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
@@ -44,11 +42,10 @@ _SHORT_VR = {
 _UNDEFINED = 0xFFFFFFFF
 _EXPLICIT, _DEFLATED = ExplicitVRLittleEndian.encode(), DeflatedExplicitVRLittleEndian.encode()
 _ELEMENT, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<I")
-# What pydicom raises on damaged files, besides ValueError.
-DAMAGE = (
-    InvalidDicomError, EOFError, OSError, AttributeError, TypeError, KeyError, IndexError, AssertionError,
-    ArithmeticError, NotImplementedError, RecursionError, struct.error, zlib.error,
-)  # fmt: skip
+
+
+class Refused(ValueError):
+    """What is wrong with a DICOM file, in words of this package: no value of its header stands in it."""
 
 
 def is_dicom(head: bytes) -> bool:
@@ -63,19 +60,19 @@ def read_header(data: bytes) -> tuple[dict[str, Any], Any | None]:
     no dataset.
 
     Raises:
-        ValueError: For deflated DICOM, whose size cannot be bounded.
-        Exception: One of `DAMAGE` for a damaged file.
+        Refused: For deflated DICOM, whose size cannot be bounded.
+        Exception: Whatever pydicom raises on a damaged file.
     """
     if _DEFLATED in data[:HEAD_BYTES]:
-        raise ValueError(
+        raise Refused(
             "deflated DICOM is not read (its size cannot be bounded); convert it to Explicit VR Little Endian, "
             "for instance with `dcmconv +te`"
         )
     plain = _walk(data)
     if plain is not None:
         return plain, None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom quotes header values in its warnings
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():  # which quotes values in warnings, logs
+        warnings.simplefilter("ignore")
         dataset = pydicom.dcmread(io.BytesIO(data), force=_is_bare(data), specific_tags=list(WANTED))
         return {name: value for name in WANTED if (value := _plain(dataset.get(name))) not in (None, "")}, dataset
 
