@@ -56,7 +56,7 @@ def draw(study: Study, title: str, out: Path) -> None:
         pair[0].annotate(
             words, (0, 0), (0, -4), "axes fraction", "offset points", fontsize=7.5, va="top"
         ).set_in_layout(False)
-    figure.get_layout_engine().set(h_pad=0.28)
+    figure.get_layout_engine().set(h_pad=0.2, rect=(0.0, 0.1 / rows, 1.0, 1.0 - 0.1 / rows))
     figure.suptitle(title)
     figure.savefig(out)
     plt.close(figure)
