@@ -372,3 +372,90 @@ def test_times__of_slices_are_their_own_until_averaged(tmp_path: Path) -> None:
     np.testing.assert_allclose(cine.frame_times_ms, np.arange(10) * 42.0)
     assert any("differ between slices by up to 36 ms" in note for note in cine.notes)
     assert STEP_MS == 40.0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_names_folders_and_zips__change_nothing(tmp_path: Path, seed: int) -> None:
+    """The same frames under other names, spread over folders and zips, are the same cine."""
+    rng = np.random.default_rng(seed)
+    folder = write_stack(tmp_path / "s", 3, 6)
+    (before,) = open_cine(folder)
+    mixed = tmp_path / "mixed"
+    (mixed / "a" / "b").mkdir(parents=True)
+    parts: dict[str, zipfile.ZipFile] = {name: zipfile.ZipFile(mixed / f"{name}.zip", "w") for name in "xy"}
+    for path, number in zip(sorted(folder.iterdir()), rng.permutation(100), strict=False):
+        place = rng.choice(["a", "a/b", "x", "y"])
+        if place in parts:
+            parts[place].write(path, f"deep/{number}")
+        else:
+            shutil.copy(path, mixed / place / f"{number}.ima")
+    for archive in parts.values():
+        archive.close()
+    (after,) = open_cine(mixed)
+    np.testing.assert_array_equal(before.pixels, after.pixels)
+    np.testing.assert_array_equal(before.affine, after.affine)
+    np.testing.assert_array_equal(before.frame_times_ms, after.frame_times_ms)
+
+
+def test_memory__is_about_twice_the_pixels(tmp_path: Path) -> None:
+    import tracemalloc
+
+    folder = tmp_path / "s"
+    folder.mkdir()
+    side, noise = 192, np.random.default_rng(0)
+    for index in range(4):
+        series = generate_uid()
+        for frame in range(8):
+            data = noise.integers(0, 4000, (side, side)).astype(np.uint16).tobytes()
+            write_frame(folder / f"{index}-{frame}", index, frame, series, Rows=side, Columns=side, PixelData=data)
+    path = zipped(folder, tmp_path / "a.zip")
+    tracemalloc.start()
+    (cine,) = open_cine(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.6 * cine.pixels.nbytes
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("description", ["", "cine_4ch", "localizer"])
+def test_real_study__has_its_views_from_geometry_alone(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch, description: str
+) -> None:
+    """All names removed, or all the same and wrong: the planes alone tell."""
+    from dataclasses import replace
+
+    from ecgcmr.cmr.readers import dicom
+
+    load = dicom.load_frames
+
+    def renamed(path: Path, max_bytes: int) -> tuple[list, tuple[str, ...]]:
+        frames, notes = load(path, max_bytes)
+        return [replace(frame, description=description) for frame in frames], notes
+
+    monkeypatch.setattr(dicom, "load_frames", renamed)
+    cines = open_cine(shared_data / "cmr_cine_dicom")
+    assert [cine.view for cine in cines] == ["sax", "4ch", "3ch", "2ch", "other", "rvot"]
+
+
+@pytest.mark.shared
+def test_real_study__equals_an_independent_reading(shared_data: Path) -> None:
+    """Every frame of every series, by pydicom alone: sorted by TriggerTime, placed by ImagePositionPatient."""
+    import io
+
+    planes: dict[tuple, list] = {}
+    for path in sorted((shared_data / "cmr_cine_dicom").glob("*.zip")):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                item = pydicom.dcmread(io.BytesIO(archive.read(name)))
+                planes.setdefault(tuple(item.ImagePositionPatient), []).append(item)
+    assert len(planes) == 11
+    found = 0
+    for cine in open_cine(shared_data / "cmr_cine_dicom"):
+        for index in range(cine.pixels.shape[0]):
+            right, front, up = (cine.affine @ [0, 0, index, 1])[:3]
+            place = min(planes, key=lambda key: np.hypot(key[0] + right, key[1] + front) + abs(key[2] - up))
+            items = sorted(planes[place], key=lambda item: float(item.TriggerTime))
+            np.testing.assert_allclose(place, [-right, -front, up], atol=0.5)
+            np.testing.assert_array_equal(cine.pixels[index], np.stack([item.pixel_array for item in items]))
+            found += len(items)
+    assert found == 275
