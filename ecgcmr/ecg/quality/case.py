@@ -30,6 +30,7 @@ class QualityLimits:
         off_mains_mv: Mains in the leads of one electrode, at most half as much in the others [mV].
         clipped: Samples at a rail, summed over the leads.
         artefact: Range of a lead over the larger of its own QRS complex and the size.
+        artefact_mv: Range of a lead beyond the same [mV].
         size_mv: Smallest and largest size [mV].
         noise: Noise RMS between the beats over the size, in two or more windows of 2 s.
         mains: Amplitude of 50 or 60 Hz over the size, in half of the windows.
@@ -55,13 +56,14 @@ class QualityLimits:
     off_mains_mv: float = 0.03
     clipped: int = 10
     artefact: float = 4.0
+    artefact_mv: float = 5.0
     size_mv: tuple[float, float] = (0.2, 5.5)
     noise: float = 0.06
     mains: float = 0.04
     wander: float = 1.2
     einthoven: float = 0.1
     swap_gain: float = 0.2
-    swap_left_gain: float = 0.6
+    swap_left_gain: float = 0.5
     swap_agreement: float = 0.4
     swap_z: float = -0.4
     leg_ratio: float = 0.12

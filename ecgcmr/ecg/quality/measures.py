@@ -86,7 +86,7 @@ def measure(recording: EcgRecording) -> Measures:
     beats, curve = beat_bins(mean, slope)
     size, locked = kernels.around_beats(bin_low, bin_high, slope, _typical(slope), STRETCH_BINS, beats, QRS_BINS)
     step = (RUN_INTO_RAIL * np.where(np.isfinite(size), size, high - low)).astype(np.float32)
-    n_short, n_long = max(3, round(SHORT_RAIL_S * rate)), max(3, round(LONG_RAIL_S * rate))
+    n_short, n_long = max(2, round(SHORT_RAIL_S * rate)), max(3, round(LONG_RAIL_S * rate))
     noise, mains = _fast(samples, rate)
     return Measures(
         missing=(gaps / n).astype(np.float32),

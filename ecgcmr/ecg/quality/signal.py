@@ -47,8 +47,11 @@ def amplitude(case: Case) -> Findings:
     m, limits = case.m, case.limits
     size = m.typical_size
     if size > 0:
-        ratio = (m.high - m.low) / np.maximum(np.nan_to_num(m.size), size)
-        high = np.flatnonzero(case.moving & (ratio > limits.artefact))
+        beat = np.maximum(np.nan_to_num(m.size), size)
+        span = m.high - m.low
+        ratio = span / beat
+        beyond = limits.artefact_mv if case.recording.unit == "mV" else np.inf
+        high = np.flatnonzero(case.moving & ((ratio > limits.artefact) | (span - beat > beyond)))
         if len(high):
             yield "artefact", f"{case.names(high)} range over {ratio[high].max():.1f} times the QRS complex"
     if case.recording.unit != "mV" or not case.moving.any():
