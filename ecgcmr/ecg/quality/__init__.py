@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from ecgcmr.ecg.quality import electrodes, signal
 from ecgcmr.ecg.quality.case import LIMITS, Case, Findings, QualityLimits, lead_rows
 from ecgcmr.ecg.quality.measures import MIN_SECONDS, measure
@@ -76,19 +78,21 @@ def check_ecg(recording: EcgRecording, limits: QualityLimits = LIMITS) -> tuple[
         The findings in the order of `CODES`; empty when nothing is odd.
     """
     found: list[QualityFlag] = []
-    try:
-        if recording.duration_s < limits.min_s:
-            found.append(QualityFlag("too_short", f"{recording.duration_s:.3g} s; expected {limits.min_s:g} s or more"))
-        if recording.duration_s < MIN_SECONDS or not recording.leads:
-            return tuple(found)
-        case = Case(recording, measure(recording), limits, lead_rows(tuple(recording.leads)))
-    except Exception as error:
-        return (*found, _failed("measure", error))
-    for check in _CHECKS:
+    with np.errstate(all="ignore"):  # absurd numbers are a finding, not a warning
         try:
-            found.extend(QualityFlag(code, detail) for code, detail in check(case))
+            if recording.duration_s < limits.min_s:
+                detail = f"{recording.duration_s:.3g} s; expected {limits.min_s:g} s or more"
+                found.append(QualityFlag("too_short", detail))
+            if recording.duration_s < MIN_SECONDS or not recording.leads:
+                return tuple(found)
+            case = Case(recording, measure(recording), limits, lead_rows(tuple(recording.leads)))
         except Exception as error:
-            found.append(_failed(check.__name__, error))
+            return (*found, _failed("measure", error))
+        for check in _CHECKS:
+            try:
+                found.extend(QualityFlag(code, detail) for code, detail in check(case))
+            except Exception as error:
+                found.append(_failed(check.__name__, error))
     return tuple(sorted(found, key=lambda flag: CODES.index(flag.code)))
 
 

@@ -56,7 +56,7 @@ class QualityLimits:
     off_mains_mv: float = 0.03
     clipped: int = 10
     artefact: float = 4.0
-    artefact_mv: float = 5.0
+    artefact_mv: float = 6.0
     size_mv: tuple[float, float] = (0.2, 5.5)
     noise: float = 0.06
     mains: float = 0.04
