@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/ecg_quality.py
 
 The plain call is what its documentation shows, for each of the twelve leads: `ecg_clean`, then `ecg_quality`. Ours
-looks at length, gaps, electrodes, noise, amplitude, order of the leads and beats of the whole recording. Times are those
-of the processor, so that other programs on the machine disturb them less.
+looks at length, gaps, electrodes, noise, amplitude, order of the leads and beats of the whole recording. Times are
+those of the processor, so that other programs on the machine disturb them less.
 """
 
 from __future__ import annotations

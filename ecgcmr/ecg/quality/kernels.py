@@ -154,7 +154,7 @@ def noise_and_mains(power, tone, turns, gains, window):  # type: ignore[no-untyp
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def sort_columns(block):  # type: ignore[no-untyped-def]
-    """Sort each column of (N, W) in place: exchanges of neighbouring rows, whole rows at a time and without a branch."""
+    """Sort each column of (N, W) in place by exchanges of neighbouring rows: whole rows, no branch."""
     n, width = block.shape
     for turn in range(n):
         for i in range(turn % 2, n - 1, 2):
