@@ -38,7 +38,7 @@ PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
         ),
     ),
     ("social security number", re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])")),
-    ("DICOM UID", re.compile(r"(?<![\w.])[0-2](?:\.(?:0|[1-9]\d*)){7,}(?![\w.])")),
+    ("DICOM UID", re.compile(r"(?<![\w.])[0-2](?:\.(?:0|[1-9]\d*)){7,}(?![\d.])")),
     (
         "date",
         re.compile(

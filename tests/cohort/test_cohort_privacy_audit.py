@@ -191,6 +191,7 @@ def test_audit__dicom_tags(tmp_path: Path) -> None:
 
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = meta.MediaStorageSOPInstanceUID = "1.2.3"
     image = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
     image.PatientName, image.PatientID, image.StudyDate, image.Rows = "Doe^Jane", "K17", "20161105", 4
     for name in ("one.dcm", "without_suffix"):
@@ -212,9 +213,11 @@ def test_audit__a_broken_file_is_told_and_does_not_stop_it(tmp_path: Path) -> No
     assert found[-1] == Finding("z.txt", "", 1, "date", "2********5")
 
 
+SUFFIXES = [".json", ".csv", ".parquet", ".npz", ".npy", ".png", ".jpg", ".dcm", ".nii", ".gz", ".safetensors", ".pt", ".pkl", ".txt", ".jsonl"]
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.binary(max_size=300), st.sampled_from([".json", ".csv", ".parquet", ".npz", ".npy", ".png", ".jpg", ".dcm",
-                                                  ".nii", ".gz", ".safetensors", ".pt", ".pkl", ".txt", ".jsonl", ""]))  # fmt: skip
+@given(st.binary(max_size=300), st.sampled_from([*SUFFIXES, ""]))
 def test_audit__never_raises_on_a_file(tmp_path_factory: pytest.TempPathFactory, data: bytes, suffix: str) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     (folder / f"file{suffix}").write_bytes(data)
