@@ -50,7 +50,7 @@ PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
     (
         "path of a person or machine",
-        re.compile(r"(?<![\w.])(?:/home/|/Users/|/root/|/mnt/|/media/|/Volumes/)[\w.-]+|\b[A-Za-z]:\\Users\\[\w.-]+"),
+        re.compile(r"(?<![\w.])/(?:home|Users|root|mnt|media|Volumes)/[\w.-]+|\b[A-Za-z]:\\Users\\[\w.-]+"),
     ),
     ("long number", re.compile(r"\d{7,}")),
 )

@@ -213,7 +213,8 @@ def test_audit__a_broken_file_is_told_and_does_not_stop_it(tmp_path: Path) -> No
     assert found[-1] == Finding("z.txt", "", 1, "date", "2********5")
 
 
-SUFFIXES = [".json", ".csv", ".parquet", ".npz", ".npy", ".png", ".jpg", ".dcm", ".nii", ".gz", ".safetensors", ".pt", ".pkl", ".txt", ".jsonl"]
+_TABLES, _OTHERS = ".json .csv .parquet .txt .jsonl", ".npz .npy .png .jpg .dcm .nii .gz .safetensors .pt .pkl"
+SUFFIXES = [*_TABLES.split(), *_OTHERS.split()]
 
 
 @settings(max_examples=60, deadline=None)
