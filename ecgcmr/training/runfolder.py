@@ -12,6 +12,7 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
+from ecgcmr.cohort.privacy_patterns import redact_within
 from ecgcmr.hub.folder import write_text
 from ecgcmr.training.config import RunConfig, load_config, save_config
 
@@ -136,8 +137,9 @@ def run_log(folder: Path, main: bool) -> Iterator[RunLog]:
     try:
         yield log
     except Exception as error:
-        # To the file only: whoever catches the error tells it to the user.
-        text = f"{type(error).__name__}: {error}"
+        # To the file only: whoever catches the error tells it to the user. A run folder is made to be shared, so it
+        # names no home folder and nothing that a message quotes of a person.
+        text = f"{type(error).__name__}: {redact_within(str(error).replace(str(Path.home()), '~'))}"
         log.handler.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, text, (), None))
         raise
     finally:
