@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcmr.ecg.leads import einthoven_residual, tidy_lead
-from ecgcmr.ecg.readers.wfdb_header import WfdbHeader, read_header
+from ecgcmr.ecg.readers.limits import MAX_SIGNAL_BYTES, check_size, checked
+from ecgcmr.ecg.readers.wfdb_header import SegmentedHeader, WfdbHeader, read_header
+from ecgcmr.ecg.readers.wfdb_segments import join_segments
 from ecgcmr.ecg.recording import EcgRecording
-from ecgcmr.ecg.units import check_amplitude, millivolts_per_unit
+from ecgcmr.ecg.units import millivolts_per_unit
 
 _SUFFIXES = (".hea", ".dat", ".mat")
 
@@ -41,8 +43,8 @@ _INVALID = {
 def read_wfdb(path: str | Path, unit: str | None = None, gain_uv_per_unit: float | None = None) -> EcgRecording:
     """Read a WFDB record.
 
-    Missing samples are NaN; a lead that is wholly NaN is left to the caller. Dates and comments of the header are
-    never read.
+    Missing samples are NaN; a lead that is wholly NaN is left to the caller. Records of several segments are joined.
+    Comments of the header are never read.
 
     Args:
         path: Header, data file or record name without suffix.
@@ -58,23 +60,35 @@ def read_wfdb(path: str | Path, unit: str | None = None, gain_uv_per_unit: float
         ValueError: The header cannot be understood, a data file is truncated, a unit is missing or unknown, the
             amplitude contradicts the unit, or the header's gains contradict Einthoven's law.
     """
-    header, lines = read_header(_header_path(Path(path)))
+    if gain_uv_per_unit is not None and not gain_uv_per_unit > 0:
+        raise ValueError(f"gain_uv_per_unit must be positive, got {gain_uv_per_unit}")
+    path = _header_path(Path(path))
+    return checked(path, _read(path, unit, gain_uv_per_unit))
+
+
+def _read(path: Path, unit: str | None, gain_uv_per_unit: float | None, within: bool = False) -> EcgRecording:
+    """A record before the check of its amplitude; `within` says that it is a segment of another."""
+    header, lines = read_header(path)
+    if isinstance(header, SegmentedHeader):
+        if within:
+            raise ValueError(f"{path}: a segment cannot have segments of its own")
+        return join_segments(header, lambda segment: _read(segment, unit, gain_uv_per_unit, within=True))
     _check_sizes(header)
     digital = _decode(header, lines)
+    notes: tuple[str, ...] = ()
     if gain_uv_per_unit is not None:
-        if not gain_uv_per_unit > 0:
-            raise ValueError(f"gain_uv_per_unit must be positive, got {gain_uv_per_unit}")
         samples = digital * np.float32(gain_uv_per_unit * 1e-3)
+        notes = (f"scaled by {gain_uv_per_unit:g} uV a unit as declared, not by the gains of the header",)
     else:
         samples = _calibrate(header, digital, unit)
     leads = tuple(tidy_lead(signal.name) for signal in header.signals)
-    recording = EcgRecording(samples.astype(np.float32, copy=False), header.rate_hz, leads, "mV", "wfdb")
-    try:
-        check_amplitude(recording)
-        if gain_uv_per_unit is None:
+    samples = samples.astype(np.float32, copy=False)
+    recording = EcgRecording(samples, header.rate_hz, leads, "mV", "wfdb", notes, recorded_at=header.recorded_at)
+    if gain_uv_per_unit is None:
+        try:
             _check_gains(header, digital, recording)
-    except ValueError as error:
-        raise ValueError(f"{header.path}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     return recording
 
 
@@ -91,6 +105,7 @@ def _check_sizes(header: WfdbHeader) -> None:
         file = header.path.parent / name
         if not file.is_file():
             raise FileNotFoundError(f"{header.path} names the data file {name}, which is not beside it")
+        check_size(file, MAX_SIGNAL_BYTES) if header.n_samples is None else None
         bits = _BITS.get(signals[0].format)
         if header.n_samples is None or bits is None:  # compressed, or the length is what the file holds
             continue
