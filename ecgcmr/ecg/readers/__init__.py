@@ -62,7 +62,7 @@ def detect_format(path: str | Path) -> str:
     wrong = disagreement(path, found)
     if wrong is not None:
         known = f"rename it or check where it came from; readers exist for {', '.join(READERS)}"
-        raise ValueError(f"no ECG reader for it: {wrong}; {known}")
+        raise ValueError(f"no ECG reader: {wrong}; {known}")
     return found
 
 
@@ -99,8 +99,12 @@ def open_ecg(path: str | Path, **options: Any) -> EcgRecording:
         raise ValueError(f"{path} is read as {name}, which takes no option {', '.join(unknown)}; it takes: {takes}")
     try:
         return reader(path, **options)
-    except MemoryError as error:
-        raise ValueError(f"{path} needs more memory than there is ({error or 'MemoryError'})") from error
+    except OSError:
+        raise
+    except Exception as error:  # a net below the readers: whatever a damaged file provokes has a type and a name
+        if isinstance(error, ValueError) and path.stem in str(error):
+            raise
+        raise ValueError(f"{path} cannot be read as {name} ({type(error).__name__}: {error})") from error
 
 
 def _reader(name: str) -> Callable[..., EcgRecording]:

@@ -21,7 +21,7 @@ from ecgcmr.ecg.readers.clock import time_of
 from ecgcmr.ecg.readers.limits import checked
 from ecgcmr.ecg.readers.xml_tools import add_lead, number_list, parse_xml, same_length, to_number
 from ecgcmr.ecg.recording import EcgRecording, MedianBeats
-from ecgcmr.ecg.units import millivolts_per_unit
+from ecgcmr.ecg.units import canonical_unit, millivolts_per_unit
 
 ROOT = "AnnotatedECG"
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
@@ -49,12 +49,13 @@ _FILTERS = {
 
 @dataclass(frozen=True)
 class _Sequences:
-    """One `sequenceSet`: samples (L, T) in mV, rate [Hz], leads, and the time that its axis starts with."""
+    """One `sequenceSet`: samples (L, T) in mV, rate [Hz], leads, the time that its axis starts with, the unit."""
 
     samples: NDArray[np.float32]
     rate_hz: float
     leads: tuple[str, ...]
     start: str
+    unit: str
 
 
 def read_aecg_xml(path: str | Path, unit: str | None = None) -> EcgRecording:
@@ -99,12 +100,12 @@ def read_aecg_xml(path: str | Path, unit: str | None = None) -> EcgRecording:
         median_beats=median,
         recorded_at=_time(root, best.start),
     )
-    return checked(path, recording)
+    return checked(path, recording, declared=best.unit)
 
 
 def _sequences(path: Path, block: ET.Element, unit: str | None) -> _Sequences:
     rows: dict[str, NDArray[np.float64]] = {}
-    rate, start = None, ""
+    rate, start, stated = None, "", ""
     for sequence in block.iterfind("component/sequence"):
         code = _attribute(sequence, "code", "code")
         value = sequence.find("value")
@@ -117,12 +118,15 @@ def _sequences(path: Path, block: ET.Element, unit: str | None) -> _Sequences:
         if kind != "SLIST_PQ":
             raise ValueError(f"{path}: lead {code} is stored as {kind}; only SLIST_PQ has a unit and is read")
         add_lead(path, rows, code, _samples(path, value, code, unit))
+        stated = stated or _attribute(value, "scale", "unit")
     if rate is None:
         raise ValueError(f"{path}: a <sequenceSet> has no TIME_ABSOLUTE or TIME_RELATIVE; it states no sampling rate")
     if not rows:
         raise ValueError(f"{path}: a <sequenceSet> has no lead")
     same_length(path, rows, None)
-    return _Sequences(np.stack(list(rows.values())).astype(np.float32), rate, tuple(rows), start)
+    return _Sequences(
+        np.stack(list(rows.values())).astype(np.float32), rate, tuple(rows), start, canonical_unit(stated or unit)
+    )
 
 
 def _rate(path: Path, value: ET.Element) -> float:

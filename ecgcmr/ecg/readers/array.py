@@ -82,15 +82,17 @@ class ArrayFile:
             raise ValueError(f"{self.path} states no sampling rate; declare it with rate_hz")
         self.rate_hz = _number(self.path, "sampling rate", stated_rate)
         self.unit: Unit = "mV"
+        self._declared: str | None
         if gain_uv_per_unit is not None:
             if not gain_uv_per_unit > 0:
                 raise ValueError(f"gain_uv_per_unit must be positive, got {gain_uv_per_unit}")
-            self._to_mv = gain_uv_per_unit * 1e-3
+            self._to_mv, self._declared = gain_uv_per_unit * 1e-3, None
         else:
             scale = _number(self.path, "scale", self._member(("scale",), 1.0))
             stated_unit = self._member(("unit", "units"), None) if unit is None else unit
             self.unit, factor = self._declared_unit(stated_unit)
             self._to_mv = factor * scale
+            self._declared = canonical_unit(str(stated_unit)) if self.unit == "mV" else None
         self.keys = self._declared_keys()
 
     def __len__(self) -> int:
@@ -110,7 +112,7 @@ class ArrayFile:
         scaled = np.ascontiguousarray(samples.astype(np.float32)) * np.float32(self._to_mv)
         recording = EcgRecording(scaled, self.rate_hz, self.leads, self.unit, "array", notes)
         where = f", recording {self.keys[row]}" if len(self._shape) == 3 else ""
-        return checked(self.path, recording, where)
+        return checked(self.path, recording, where, self._declared)
 
     def __iter__(self) -> Iterator[tuple[str, EcgRecording]]:
         """Yield (key, recording) in file order."""

@@ -111,7 +111,7 @@ def read_dicom_waveform(path: str | Path, unit: str | None = None) -> EcgRecordi
         median_beats=None if median is None else MedianBeats(median.samples, median.rate_hz, median.leads),
         recorded_at=recorded_at,
     )
-    return checked(path, recording)
+    return checked(path, recording, declared=None)
 
 
 def _parse(path: Path) -> Any:

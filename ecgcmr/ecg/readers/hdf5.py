@@ -42,7 +42,14 @@ class Hdf5Members(Mapping[str, Any]):
         if name not in self._datasets:
             return self._attributes[name]
         dataset = self._datasets[name]
+        try:
+            dataset.dtype  # noqa: B018  damaged types fail when they are asked for
+        except Exception as error:
+            raise ValueError(f"{self._path}: {name!r} is of no known type ({_first_line(error)})") from error
         return dataset if dataset.ndim >= 2 and dataset.dtype.kind in "iuf" else self._small(name, dataset)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._datasets or name in self._attributes
 
     def __iter__(self) -> Iterator[str]:
         yield from self._datasets

@@ -17,6 +17,9 @@ MAX_SIGNAL_BYTES = 1 << 30
 """Samples that a header may announce, in the type they are stored in; more is taken for damage or an attack."""
 
 MAX_LEADS = 256
+LARGEST_SAMPLE = {"mV": 5_000.0, "z": 10_000.0}
+"""No amplifier of body-surface potentials reaches this, electrode offsets included; more is damage [mV, SD]."""
+
 RATES_HZ = (10.0, 100_000.0)
 """Sampling rates that an ECG can have [Hz]."""
 
@@ -44,7 +47,7 @@ def check_size(path: Path, limit: int = MAX_FILE_BYTES) -> int:
     return size
 
 
-def checked(path: Path, recording: EcgRecording, where: str = "") -> EcgRecording:
+def checked(path: Path, recording: EcgRecording, where: str = "", declared: str | None = "mV") -> EcgRecording:
     """Return the recording if it can be an ECG; the last step of every reader.
 
     The amplitude is checked for voltages only: standardised samples (`unit="z"`) have lost it.
@@ -53,9 +56,11 @@ def checked(path: Path, recording: EcgRecording, where: str = "") -> EcgRecordin
         path: The file, for messages.
         recording: What was read.
         where: Part of the file, such as `, recording 17`.
+        declared: Unit that the numbers were stated to be in, for the message; None for a scale without a unit.
 
     Raises:
-        ValueError: Rate outside `RATES_HZ`, no sample, infinite samples, or an amplitude that contradicts the unit.
+        ValueError: Rate outside `RATES_HZ`, no sample, infinite samples or such beyond `LARGEST_SAMPLE`, or an
+            amplitude that contradicts the unit.
     """
     if not RATES_HZ[0] <= recording.rate_hz <= RATES_HZ[1]:
         raise ValueError(
@@ -70,9 +75,16 @@ def checked(path: Path, recording: EcgRecording, where: str = "") -> EcgRecordin
             f"{path}{where}: lead {named} holds infinite samples; where a sample is missing, NaN is expected"
         )
     try:
-        check_amplitude(recording)
+        check_amplitude(recording, declared)
     except ValueError as error:
         raise ValueError(f"{path}{where}: {error}") from error
+    size = np.maximum(np.fmax.reduce(recording.samples, axis=1), -np.fmin.reduce(recording.samples, axis=1))
+    if (size > LARGEST_SAMPLE[recording.unit]).any():
+        named = ", ".join(recording.leads[row] for row in np.flatnonzero(size > LARGEST_SAMPLE[recording.unit]))
+        raise ValueError(
+            f"{path}{where}: lead {named} has an amplitude of up to {np.nanmax(size):.3g} {recording.unit}, more than "
+            f"{LARGEST_SAMPLE[recording.unit]:g}: single samples are damaged"
+        )
     return recording
 
 

@@ -28,7 +28,7 @@ from ecgcmr.ecg.readers.xml_tools import (
     to_number,
 )
 from ecgcmr.ecg.recording import EcgRecording, MedianBeats
-from ecgcmr.ecg.units import millivolts_per_unit
+from ecgcmr.ecg.units import canonical_unit, millivolts_per_unit
 
 ROOT = "RestingECG"
 _MISSING = -32768
@@ -90,7 +90,8 @@ def read_muse_xml(path: str | Path, unit: str | None = None) -> EcgRecording:
             ("%Y-%m-%d", text_of(root, "TestDemographics/AcquisitionDate")),
         ),
     )
-    return checked(path, recording)
+    stated = text_of(blocks["rhythm"], "LeadData/LeadAmplitudeUnits")
+    return checked(path, recording, declared=canonical_unit(stated or unit))
 
 
 def _when(root: ET.Element) -> str:

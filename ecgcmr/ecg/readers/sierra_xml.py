@@ -105,7 +105,7 @@ def read_sierra_xml(path: str | Path) -> EcgRecording:
         median_beats=median,
         recorded_at=_time(root),
     )
-    return checked(path, recording)
+    return checked(path, recording, declared="uV")
 
 
 def _check_document(path: Path, root: ET.Element) -> None:

@@ -122,7 +122,6 @@ def disagreement(path: Path, found: str) -> str | None:
     expected = [name for name, suffixes in SUFFIXES.items() if suffix in suffixes]
     if found in SUFFIXES and (not expected or found in expected):
         return None
-    named = (
-        f"a {suffix} file, which would be {' or '.join(expected)}" if expected else f"a {suffix or 'suffixless'} file"
-    )
-    return f"{path} is called {named}, but it holds {found}"
+    if not expected:
+        return f"{path} holds {found}"
+    return f"{path} is called {suffix}, which would be {' or '.join(expected)}, but it holds {found}"

@@ -29,7 +29,7 @@ from ecgcmr.ecg.readers.xml_tools import (
     to_count,
 )
 from ecgcmr.ecg.recording import EcgRecording, MedianBeats
-from ecgcmr.ecg.units import millivolts_per_unit
+from ecgcmr.ecg.units import canonical_unit, millivolts_per_unit
 
 ROOT = "CardiologyXML"
 
@@ -93,7 +93,7 @@ def read_ukb_xml(path: str | Path, unit: str | None = None) -> EcgRecording:
         median_beats=median,
         recorded_at=_time(root),
     )
-    return checked(path, recording)
+    return checked(path, recording, declared=canonical_unit(_step_unit(strip) or unit))
 
 
 def _waveforms(path: Path, block: ET.Element, unit: str | None) -> tuple[NDArray[np.float32], float, tuple[str, ...]]:
@@ -126,12 +126,18 @@ def _waveforms(path: Path, block: ET.Element, unit: str | None) -> tuple[NDArray
 
 def _step_mv(path: Path, block: ET.Element, unit: str | None) -> float:
     """Millivolts of one unit of `Resolution`, from its `units` (`uVperLsb`)."""
-    stated = (required(path, block, "Resolution").get("units") or "").strip()
-    name = stated.lower().removesuffix("lsb").removesuffix("bit").rstrip("/").removesuffix("per") or unit
+    required(path, block, "Resolution")
     try:
-        return millivolts_per_unit(name)
+        return millivolts_per_unit(_step_unit(block) or unit)
     except ValueError as error:
-        raise ValueError(f"{path}: <{block.tag}/Resolution> with units={stated!r}: {error}") from error
+        raise ValueError(f"{path}: <{block.tag}/Resolution>: {error}") from error
+
+
+def _step_unit(block: ET.Element) -> str:
+    """Unit of `Resolution`: what stands before `perLsb`, or nothing."""
+    found = block.find("Resolution")
+    stated = "" if found is None else (found.get("units") or "").strip().lower()
+    return stated.removesuffix("lsb").removesuffix("bit").rstrip("/").removesuffix("per")
 
 
 def _measurements(root: ET.Element) -> Iterator[tuple[str, object]]:

@@ -88,7 +88,7 @@ def read_vendor(path: str | Path) -> EcgRecording:
         median_beats=median,
         recorded_at=recorded_at.replace(tzinfo=None) if isinstance(recorded_at, datetime) else None,
     )
-    return checked(path, recording)
+    return checked(path, recording, declared=None)
 
 
 def _stack(path: Path, found: list[Any]) -> tuple[np.ndarray, float, tuple[str, ...], list[str]]:

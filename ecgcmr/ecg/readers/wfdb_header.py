@@ -40,6 +40,7 @@ class WfdbSignal:
         baseline: Digital value of zero.
         unit: Physical unit as written, or None.
         name: Lead name as written.
+        checksum: Sum of all samples modulo 65,536, or None.
     """
 
     file_name: str
@@ -51,6 +52,7 @@ class WfdbSignal:
     baseline: int
     unit: str | None
     name: str
+    checksum: int | None = None
 
 
 @dataclass(frozen=True)
@@ -184,4 +186,5 @@ def _signal(path: Path, number: int, line: str) -> WfdbSignal:
         # the format's manual: a missing unit means mV, which is a guess that we leave to the caller
         unit=gain.group("unit") if gain else None,
         name=fields[8].strip() if len(fields) > 8 else "",
+        checksum=int(fields[6]) & 0xFFFF if len(fields) > 6 and fields[6].lstrip("-").isdigit() else None,
     )
