@@ -102,7 +102,7 @@ def open_ecg(path: str | Path, **options: Any) -> EcgRecording:
     except OSError:
         raise
     except Exception as error:  # a net below the readers: whatever a damaged file provokes has a type and a name
-        if isinstance(error, ValueError) and path.stem in str(error):
+        if isinstance(error, ValueError) and str(path.with_suffix("")) in str(error):
             raise
         raise ValueError(f"{path} cannot be read as {name} ({type(error).__name__}: {error})") from error
 

@@ -68,7 +68,7 @@ class ArrayFile:
             ValueError: It is damaged, or rate, unit or leads are missing or do not fit the shape.
         """
         self.path = Path(path)
-        self._members = _open(self.path)
+        self._members, self._leads_first = _open(self.path)
         self._name = self._signal_name(signal)
         self._signal: Any = None
         self._shape = tuple(int(size) for size in self._load().shape)
@@ -183,6 +183,8 @@ class ArrayFile:
         names = tuple(tidy_lead(str(name)) for name in np.atleast_1d(np.asarray(stated))) if named else LEADS
         if len(names) > MAX_LEADS:
             raise ValueError(f"{self.path} names {len(names)} leads, more than {MAX_LEADS}")
+        if self._leads_first:
+            columns = 0  # a table has its leads as columns, whatever their number
         if rows == columns == len(names):
             raise ValueError(f"{self.path}: {rows} x {columns} samples do not tell leads from time")
         if rows == len(names) or columns == len(names):
@@ -204,21 +206,22 @@ class ArrayFile:
         return found
 
 
-def _open(path: Path) -> Mapping[str, Any]:
+def _open(path: Path) -> tuple[Mapping[str, Any], bool]:
+    """Members of a file, and whether its leads are known to come before time."""
     if not path.is_file():
         raise FileNotFoundError(f"no array file {path}")
     check_size(path, _LARGEST_FILE)
     found = sniff(path)
     if found == "npz":
-        return NpzMembers(path)
+        return NpzMembers(path), False
     if found == "npy":
-        return open_npy(path)
+        return open_npy(path), False
     if found == "hdf5":
-        return Hdf5Members(path)
+        return Hdf5Members(path), False
     if found == "mat":
-        return MatMembers(path)
+        return MatMembers(path), False
     if found == "table":
-        return open_table(path)
+        return open_table(path), True
     raise ValueError(f"{path} is no array file: it holds {found}")
 
 
