@@ -256,7 +256,7 @@ def test_table__units_and_times_in_the_head_and_every_separator(tmp_path: Path) 
         ("time_s,I,II\n0,1,2\n5,1,2\n6,1,2\n7,1,2\n", {}, "does not rise evenly"),
         ("# nothing\n", {}, "holds no line of numbers"),
         ("I,II\n", {}, "holds no sample"),
-        ("I,II\n1,2,3\n1,2,3\n", {}, "2 columns in the first line, 3 in the others"),
+        ("I,II\n1,2,3\n1,2,3\n", {}, "2 columns in the first line, 3 in line 2"),
     ],
 )
 def test_table__what_is_missing_or_odd_is_named(tmp_path: Path, text: str, options: dict, message: str) -> None:

@@ -56,6 +56,8 @@ def detect_format(path: str | Path) -> str:
     if not path.exists():
         hint = "" if suffix else " and no WFDB header beside it (.hea)"
         raise FileNotFoundError(f"no ECG file {path}{hint}")
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"no ECG reader: {path} is {'a folder' if path.is_dir() else 'no regular file'}")
     found = sniff(path)
     if suffix == ".dat" and found not in READERS:
         raise FileNotFoundError(f"no WFDB header {beside}: {path.name} cannot be read without its header (.hea)")

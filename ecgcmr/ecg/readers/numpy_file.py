@@ -25,7 +25,10 @@ def open_npy(path: Path) -> dict[str, NDArray[Any]]:
     """
     try:
         with path.open("rb") as stream:
-            _header(stream)
+            shape, dtype = _header(stream)
+            there = path.stat().st_size - stream.tell()
+        if math.prod(shape) * dtype.itemsize > there:
+            raise ValueError(f"truncated: shape {shape} of {dtype} does not fit into {there} bytes")
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy and zipfile raise many types on damaged files
         raise ValueError(f"{path} is not a readable .npy file ({error})") from error
