@@ -16,10 +16,13 @@ import numpy as np
 
 from ecgcmr.cohort.ingest_labels import LabelTable
 from ecgcmr.cohort.ledger import Redactor
+from ecgcmr.ecg.readers.array import recording_keys
 
 WFDB_SUFFIXES = (".hea", ".dat", ".mat")
-ARRAY_SUFFIXES = (".npz", ".npy")
-UNREAD_ECG = (".xml", ".dcm", ".h5", ".hdf5", ".edf", ".scp", ".mat", ".dat")  # signals that no reader takes yet
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
+ARRAY_SUFFIXES = (".npz", ".npy", *HDF5_SUFFIXES)
+UNREAD_ECG = (".dat",)  # signals without the header that tells what they are
+_TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".json")  # beside recordings these are tables of labels far more often
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 _MASK_ENDINGS = ("_gt", "_seg", "_mask", "_label", "_labels")
 _ARRAY_KEYS = ("ecg_id", "ids", "key", "record")
@@ -32,7 +35,7 @@ class IngestOptions:
 
     Attributes:
         out: Folder of the cohort.
-        ecg: Folder of WFDB records and .npz/.npy arrays, or None.
+        ecg: Folder of ECG files of any format that `ecgcmr.ecg.readers` knows, or None.
         cmr: Folder with one folder, zip or NIfTI file for each study, or None.
         labels: CSV with one row for each item or subject, or None.
         unit: Unit of ECG files that do not state one: "mV", "uV", "V", or "z" for standardised arrays.
@@ -190,7 +193,7 @@ def _files(root: Path) -> list[Path]:
 
 def _walk_ecg(root: Path, ignored: Counter[str]) -> Iterator[tuple[Path, list[str], int, bool]]:
     """(file, keys, row, supported) of every recording under a folder."""
-    from ecgcmr.ecg.readers import READERS
+    from ecgcmr.ecg.readers import ECG_SUFFIXES
 
     for path in _files(root):
         suffix = path.suffix.lower()
@@ -200,10 +203,10 @@ def _walk_ecg(root: Path, ignored: Counter[str]) -> Iterator[tuple[Path, list[st
                 yield path, [key], row, True
         elif suffix in (".dat", ".mat") and path.with_suffix(".hea").is_file():
             continue  # read with its header
-        elif suffix == ".hea" or (suffix in READERS and suffix not in WFDB_SUFFIXES):
-            yield path, [path.stem, relative], -1, True
         elif suffix in UNREAD_ECG:
             yield path, [path.stem, relative], -1, False
+        elif suffix in ECG_SUFFIXES and suffix not in _TEXT_SUFFIXES:
+            yield path, [path.stem, relative], -1, True
         else:
             ignored[suffix or path.name] += 1
 
@@ -211,6 +214,8 @@ def _walk_ecg(root: Path, ignored: Counter[str]) -> Iterator[tuple[Path, list[st
 def array_keys(path: Path) -> list[str]:
     """Keys of the recordings of an array file, without decompressing the signals; one key when it cannot be opened."""
     try:
+        if path.suffix.lower() in HDF5_SUFFIXES:
+            return recording_keys(path)
         if path.suffix.lower() == ".npy":
             return [f"{path.stem}/{row}" for row in range(len(np.load(path, mmap_mode="r", allow_pickle=False)))]
         with np.load(path, allow_pickle=False) as members:

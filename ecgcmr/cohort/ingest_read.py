@@ -13,10 +13,11 @@ from ecgcmr.cohort.chunks import ChunkWriter
 from ecgcmr.cohort.ingest_plan import ARRAY_SUFFIXES, WFDB_SUFFIXES, Item
 from ecgcmr.cohort.ledger import LONG_NUMBER, LedgerRow, Reason
 from ecgcmr.ecg.leads import to_canonical
-from ecgcmr.ecg.readers import ArrayFile, open_ecg
+from ecgcmr.ecg.readers import ArrayFile, open_ecg, reader_options
 from ecgcmr.ecg.recording import EcgRecording
 
 MIN_SECONDS = 1.0
+_DECLARED = frozenset({"unit", "rate_hz", "leads", "gain_uv_per_unit"})  # what an ingest may declare for its files
 _MARKS: tuple[tuple[str, Reason], ...] = (  # words of the readers' messages -> reason code, first match wins
     ("missing after frame", Reason.MISSING_FRAME),
     ("header promises", Reason.MISSING_FRAME),
@@ -39,6 +40,9 @@ _MARKS: tuple[tuple[str, Reason], ...] = (  # words of the readers' messages -> 
     ("unit of voltage", Reason.NO_UNIT),
     ("states no sampling rate", Reason.NO_RATE),
     ("not finite", Reason.NOT_FINITE),
+    ("infinite samples", Reason.NOT_FINITE),
+    ("no ecg reader", Reason.UNSUPPORTED_FORMAT),
+    ("no reader for this format", Reason.UNSUPPORTED_FORMAT),
     ("is infinite", Reason.NOT_FINITE),
     ("spacing", Reason.BAD_GEOMETRY),
     ("affine", Reason.BAD_GEOMETRY),
@@ -89,10 +93,10 @@ def _read_ecg(rows: ChunkWriter, item: Item, options: ReadOptions) -> list[tuple
         why = "without its header (.hea)" if item.path.suffix.lower() in WFDB_SUFFIXES else "no reader for this format"
         raise Refused(Reason.UNSUPPORTED_FORMAT, f"{item.path.suffix} file: {why}")
     if item.path.suffix.lower() in ARRAY_SUFFIXES:
-        array = _array(item.path, options.unit, options.rate_hz, options.leads)
+        array = _array(item.path, options.unit, options.rate_hz, options.leads, options.gain_uv_per_unit)
         recording = array[item.row]
     else:
-        given = {"unit": options.unit, "gain_uv_per_unit": options.gain_uv_per_unit}
+        given = {name: getattr(options, name) for name in reader_options(item.path) & _DECLARED}
         recording = open_ecg(item.path, **{name: value for name, value in given.items() if value is not None})
     recording = _usable(to_canonical(recording))
     row = rows.add_recording(recording, item.subject)
@@ -102,8 +106,10 @@ def _read_ecg(rows: ChunkWriter, item: Item, options: ReadOptions) -> list[tuple
 
 
 @lru_cache(maxsize=1)
-def _array(path: Path, unit: str | None, rate_hz: float | None, leads: tuple[str, ...] | None) -> ArrayFile:
-    return ArrayFile(path, unit, rate_hz, leads)
+def _array(
+    path: Path, unit: str | None, rate_hz: float | None, leads: tuple[str, ...] | None, gain: float | None
+) -> ArrayFile:
+    return ArrayFile(path, unit, rate_hz, leads, gain)
 
 
 def _usable(recording: EcgRecording) -> EcgRecording:
