@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ecgcmr.config_errors import nearest, valid_names
 from ecgcmr.training.config import DataConfig, InitConfig, OptimConfig, RunConfig, TrainConfig, load_config, save_config
-from ecgcmr.training.config_errors import nearest, valid_names
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted([*(ROOT / "configs/pretrain").glob("*.yaml"), *(ROOT / "configs/finetune").glob("*.yaml")])
