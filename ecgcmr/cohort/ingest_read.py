@@ -17,15 +17,15 @@ from ecgcmr.cmr.cine import Cine
 from ecgcmr.cohort.chunks import ChunkWriter
 from ecgcmr.cohort.ingest_guard import Mark, ReaderTimeout, known_deaths, time_limit
 from ecgcmr.cohort.ingest_plan import Item
-from ecgcmr.cohort.ingest_walk import ARRAY_SUFFIXES, STACK_SUFFIXES, WFDB_SUFFIXES
+from ecgcmr.cohort.ingest_walk import ARRAY_SUFFIXES, WFDB_SUFFIXES
 from ecgcmr.cohort.ledger import LONG_NUMBER, LedgerRow, Reason
 from ecgcmr.cohort.recipe import CmrFiles, EcgFiles
 from ecgcmr.ecg.leads import to_canonical
-from ecgcmr.ecg.readers import ArrayFile, open_ecg
-from ecgcmr.ecg.readers.hdf5_stack import Hdf5Stack
+from ecgcmr.ecg.readers import ArrayFile, open_ecg, reader_options
 from ecgcmr.ecg.recording import EcgRecording
 
 MIN_SECONDS = 1.0
+_DECLARED = frozenset({"unit", "rate_hz", "leads", "gain_uv_per_unit", "signal"})  # what a recipe may declare
 CMR_HARD_FLAGS = frozenset({"still", "flat", "not_finite"})  # on these --qc drop drops a study
 _MARKS: tuple[tuple[str, Reason], ...] = (  # words of the readers' messages -> reason code, first match wins
     ("missing after frame", Reason.MISSING_FRAME),
@@ -49,6 +49,9 @@ _MARKS: tuple[tuple[str, Reason], ...] = (  # words of the readers' messages -> 
     ("unit of voltage", Reason.NO_UNIT),
     ("states no sampling rate", Reason.NO_RATE),
     ("not finite", Reason.NOT_FINITE),
+    ("infinite samples", Reason.NOT_FINITE),
+    ("no ecg reader", Reason.UNSUPPORTED_FORMAT),
+    ("no reader for this format", Reason.UNSUPPORTED_FORMAT),
     ("is infinite", Reason.NOT_FINITE),
     ("spacing", Reason.BAD_GEOMETRY),
     ("affine", Reason.BAD_GEOMETRY),
@@ -156,7 +159,7 @@ def _read_ecg(item: Item, options: ReadOptions) -> list[Found]:
 
     recording = _open(item, options.ecg)
     day = _day(item, getattr(recording, "recorded_at", None))
-    recording = _usable(to_canonical(recording))
+    recording = _usable(to_canonical(_trimmed(recording) if options.ecg.trim_zeros else recording))
     flags, told = _judge(check_ecg(recording), HARD_FLAGS, options.qc)
     return [Found(recording, day, flags, "; ".join([*recording.notes, *told]))]
 
@@ -167,13 +170,22 @@ def _open(item: Item, files: EcgFiles) -> EcgRecording:
         why = "without its header (.hea)" if suffix in WFDB_SUFFIXES else "no reader for this format"
         raise Refused(Reason.UNSUPPORTED_FORMAT, f"{item.path.suffix} file: {why}")
     if suffix in ARRAY_SUFFIXES:
-        return _array(item.path, files.unit, files.rate_hz, files.leads)[item.row]
-    if suffix in STACK_SUFFIXES and item.row >= 0:
-        return _stack(item.path, files)[item.row]
-    given = {"unit": files.unit, "gain_uv_per_unit": files.gain_uv_per_unit}
-    if suffix not in WFDB_SUFFIXES:
-        given.pop("gain_uv_per_unit")
+        return _array(item.path, files)[item.row]
+    given = {name: getattr(files, name) for name in reader_options(item.path) & _DECLARED}
     return open_ecg(item.path, **{name: value for name, value in given.items() if value is not None})
+
+
+def _trimmed(recording: EcgRecording) -> EcgRecording:
+    """Without the samples at both ends at which every lead is exactly zero."""
+    used = np.flatnonzero(np.any(recording.samples != 0, axis=0))
+    if not len(used):
+        raise Refused(Reason.EMPTY, "nothing but padding: every sample is zero")
+    samples = recording.samples[:, used[0] : used[-1] + 1]
+    cut = recording.n_samples - samples.shape[1]
+    if not cut:
+        return recording
+    notes = (*recording.notes, f"{cut} samples of padding cut off")
+    return replace(recording, samples=np.ascontiguousarray(samples), notes=notes)
 
 
 def _day(item: Item, recorded_at: datetime | date | None) -> float:
@@ -194,13 +206,8 @@ def _judge(found: Sequence[Any], hard: Collection[str], qc: str) -> tuple[str, l
 
 
 @lru_cache(maxsize=1)
-def _stack(path: Path, files: EcgFiles) -> Hdf5Stack:
-    return Hdf5Stack(path, files)
-
-
-@lru_cache(maxsize=1)
-def _array(path: Path, unit: str | None, rate_hz: float | None, leads: tuple[str, ...] | None) -> ArrayFile:
-    return ArrayFile(path, unit, rate_hz, leads)
+def _array(path: Path, files: EcgFiles) -> ArrayFile:
+    return ArrayFile(path, files.unit, files.rate_hz, files.leads, files.gain_uv_per_unit, files.signal)
 
 
 def _usable(recording: EcgRecording) -> EcgRecording:
@@ -223,9 +230,8 @@ def _usable(recording: EcgRecording) -> EcgRecording:
 
 def _read_cmr(item: Item, options: ReadOptions) -> list[Found]:
     from ecgcmr.cmr.quality import check_cine
-    from ecgcmr.cmr.readers import open_cine
 
-    cines = open_cine(item.path, incomplete=options.cmr.incomplete)
+    cines = _open_cines(item, options.cmr)
     if not cines:
         raise Refused(Reason.EMPTY, "no cine series in it")
     found = []
@@ -237,6 +243,21 @@ def _read_cmr(item: Item, options: ReadOptions) -> list[Found]:
         tidy = replace(cine, notes=_tidy(cine.notes, item, options))
         found.append(Found(tidy, day, flags, "; ".join([cine.view, *told])))
     return found
+
+
+def _open_cines(item: Item, files: CmrFiles) -> list[Cine]:
+    """The cines of a study, with what is known of their phases in the notes."""
+    from ecgcmr.cmr.readers import open_cine, open_study
+
+    if files.layout is None:
+        return open_cine(item.path, incomplete=files.incomplete)
+    study = open_study(item.path, files.layout, incomplete=files.incomplete)
+    phases = study.phases or ({},) * len(study.cines)
+    cines = []
+    for cine, known in zip(study.cines, phases, strict=True):
+        said = [f"{phase.upper()} is frame {frame}" for phase, frame in sorted(known.items())]
+        cines.append(replace(cine, notes=(*cine.notes, *study.notes, *said)))
+    return cines
 
 
 def _tidy(notes: Sequence[str], item: Item, options: ReadOptions) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ecgcmr.cohort.ledger import Reason
 from ecgcmr.cohort.recipe import CmrFiles, EcgFiles
+from ecgcmr.ecg.readers.array import recording_keys
 
 WFDB_SUFFIXES = (".hea", ".dat", ".mat")
 ARRAY_SUFFIXES = (".npz", ".npy")
@@ -100,9 +101,10 @@ def suffix_of(relative: str) -> str:
 
 def walk_ecg(root: Path, files: EcgFiles) -> Iterator[Seen]:
     """Every file of an ECG folder, as items and as what is ignored."""
-    from ecgcmr.ecg.readers import READERS
+    from ecgcmr.ecg.readers import ECG_SUFFIXES
 
     wanted = glob_pattern(files.files)
+    named = files.files != ("**/*",)  # the recipe says which files are recordings
     for relative, stat in walk_files(root):
         suffix = suffix_of(relative)
         about = (relative, stat.st_size, stat.st_mtime_ns)
@@ -116,15 +118,10 @@ def walk_ecg(root: Path, files: EcgFiles) -> Iterator[Seen]:
         elif suffix in ARRAY_SUFFIXES:
             for row, key in enumerate(array_keys(root / relative)):
                 yield Seen(*about, None, (key,), row)
-        elif suffix in STACK_SUFFIXES and files.signals is not None:
-            from ecgcmr.ecg.readers.hdf5_stack import stack_keys
-
-            for row, key in enumerate(stack_keys(root / relative, files.signals, files.ids)):
-                yield Seen(*about, None, (key,), row)
-        elif suffix == ".hea" or (suffix in READERS and suffix not in WFDB_SUFFIXES):
-            yield Seen(*about, None, keys)
         elif suffix in UNREAD_ECG:
-            yield Seen(*about, None, keys, -1, suffix in READERS and suffix not in WFDB_SUFFIXES)
+            yield Seen(*about, None, keys, -1, False)
+        elif suffix in ECG_SUFFIXES and (suffix not in _TEXT_SUFFIXES or named):
+            yield Seen(*about, None, keys)
         else:
             yield Seen(*about, Reason.NOT_A_SIGNAL)
 
@@ -145,7 +142,7 @@ def walk_cmr(root: Path, files: CmrFiles) -> Iterator[Seen]:
         suffix = suffix_of(relative)
         if not wanted.fullmatch(relative):
             yield Seen(*about, Reason.NOT_WANTED)
-        elif files.study == "folder":
+        elif files.layout is not None:
             _note(folders, "/".join(above), stat)
         elif lower.endswith(NIFTI_SUFFIXES) and stem.endswith(MASK_ENDINGS):
             yield Seen(*about, Reason.MASK_FILE)  # its numbers mean different things in every data set
@@ -172,6 +169,8 @@ def _note(folders: dict[str, list[int]], folder: str, stat: os.stat_result) -> N
 def array_keys(path: Path) -> list[str]:
     """Keys of the recordings of an array file, without decompressing the signals; one key when it cannot be opened."""
     try:
+        if path.suffix.lower() in HDF5_SUFFIXES:
+            return recording_keys(path)
         if path.suffix.lower() == ".npy":
             return [f"{path.stem}/{row}" for row in range(len(np.load(path, mmap_mode="r", allow_pickle=False)))]
         with np.load(path, allow_pickle=False) as members:

@@ -34,8 +34,7 @@ class EcgFiles(Strict):
         rate_hz: Sampling rate of files that state none [Hz].
         leads: Lead names of files that state none.
         gain_uv_per_unit: Microvolts per digital unit, replacing the gains of WFDB headers.
-        signals: Name of the data set with the signals in HDF5 files of many recordings (N, T, L) or (N, L, T).
-        ids: Name of the data set with their keys.
+        signal: Name of the array with the samples in array files, where it is none of the usual ones.
         trim_zeros: Cut off samples at both ends at which every lead is exactly zero (padding).
     """
 
@@ -45,8 +44,7 @@ class EcgFiles(Strict):
     rate_hz: float | None = Field(default=None, gt=0)
     leads: tuple[str, ...] | None = None
     gain_uv_per_unit: float | None = Field(default=None, gt=0)
-    signals: str | None = None
-    ids: str | None = None
+    signal: str | None = None
     trim_zeros: bool = False
 
 
@@ -57,15 +55,16 @@ class CmrFiles(Strict):
         folder: Folder below the root.
         files: Globs below the folder.
         level: Depth of the folders that hold one study each.
-        study: "auto" takes every NIfTI file and zip and every folder of DICOM files as a study; "folder" hands each
-            folder of that level to the reader as a whole (data sets of NIfTI files with masks beside them).
+        layout: Layout of each study folder (`ecgcmr.cmr.readers.layouts`: "acdc", "mnms", "mnms2", "sunnybrook"), read
+            as a whole with masks, ED and ES. None takes every NIfTI file and zip and every folder of DICOM files as a
+            study.
         incomplete: "error" drops a study in which a frame is missing, "drop" only the slices concerned.
     """
 
     folder: str = "."
     files: tuple[str, ...] = ("**/*",)
     level: int = Field(default=1, ge=1)
-    study: Literal["auto", "folder"] = "auto"
+    layout: Literal["acdc", "mnms", "mnms2", "sunnybrook"] | None = None
     incomplete: Literal["error", "drop"] = "error"
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from ecgcmr.ecg.recording import EcgRecording
 
 MILLIVOLTS_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "V": 1e3, "nV": 1e-6}
+_BY_SIZE = ("nV", "uV", "mV", "V")
 
 LARGEST_MV = 50.0
 """No surface ECG spans this much between its 0.5 % and 99.5 % quantiles in half of its leads [mV]."""
@@ -68,11 +69,16 @@ def peak_to_peak(samples_LT: NDArray[np.floating]) -> NDArray[np.float64]:
     return out
 
 
-def check_amplitude(recording: EcgRecording) -> None:
+def check_amplitude(recording: EcgRecording, declared: str | None = "mV") -> None:
     """Refuse a recording in mV whose amplitude says that the numbers are in another unit.
 
     Leads without variation (detached, missing) tell nothing about the unit and are left out; a recording of such
     leads only is not refused here.
+
+    Args:
+        recording: The recording, after conversion to mV.
+        declared: Unit that the numbers were declared or stated to be in, or None for a scale without a unit; for the
+            message only.
 
     Raises:
         ValueError: The median over leads of the robust peak-to-peak amplitude is above `LARGEST_MV` (typical of
@@ -85,13 +91,15 @@ def check_amplitude(recording: EcgRecording) -> None:
     if amplitude.size == 0:
         return
     typical = float(np.median(amplitude))
+    at = _BY_SIZE.index(declared) if declared in _BY_SIZE else _BY_SIZE.index("mV")
     if typical > LARGEST_MV:
-        guess, bound = "uV", f"above {LARGEST_MV:g} mV"
+        guess, bound = _BY_SIZE[max(at - 1, 0)], f"above {LARGEST_MV:g} mV"
     elif typical < SMALLEST_MV:
-        guess, bound = "V", f"below {SMALLEST_MV:g} mV"
+        guess, bound = _BY_SIZE[min(at + 1, len(_BY_SIZE) - 1)], f"below {SMALLEST_MV:g} mV"
     else:
         return
-    raise ValueError(
-        f"the samples are declared as mV but their median peak-to-peak amplitude is {typical:.4g} mV, {bound}: "
-        f"the numbers are probably in {guess}; declare it with unit={guess!r} if so"
+    what = f"the samples are declared as {declared}" if declared else "the samples are scaled as declared"
+    hint = (
+        f"the numbers are probably in {guess}; declare it with unit={guess!r} if so" if declared else "check the scale"
     )
+    raise ValueError(f"{what} but their median peak-to-peak amplitude is {typical:.4g} mV, {bound}: {hint}")

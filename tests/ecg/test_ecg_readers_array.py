@@ -77,7 +77,7 @@ def test_iter_array__never_holds_all_as_floating_point(tmp_path: Path) -> None:
         ({"fs": None}, {"unit": "mV"}, "states no sampling rate"),
         ({"leads": np.array(LEADS[:5])}, {"unit": "mV"}, "12 rows a recording but 5 lead names"),
         ({"ecg": np.zeros((5, 8, 400), np.int16), "leads": None}, {"unit": "mV"}, "names no leads"),
-        ({"ecg": np.zeros((12, 400), np.int16)}, {"unit": "mV"}, r"shape \(recordings, leads, time\)"),
+        ({"ecg": np.zeros(400, np.int16)}, {"unit": "mV"}, r"shape \(recordings, leads, time\)"),
         ({"ecg_id": np.arange(3)}, {"unit": "mV"}, "5 recordings but 3 keys"),
         ({}, {"unit": "adu"}, "unknown unit of voltage 'adu'"),
         ({"ecg": None, "data": _stored()}, {"unit": "mV"}, "no array named"),

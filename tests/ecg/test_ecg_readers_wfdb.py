@@ -122,7 +122,7 @@ def test_read_wfdb__missing_files(tmp_path: Path) -> None:
     [
         ("rec 12 500 600", "rec twelve 500 600", "line 1: cannot read the record line"),
         ("rec 12 500 600", "rec 13 500 600", "announces 13 signals but describes 12"),
-        ("rec 12 500 600", "rec/3 12 500 600", "several segments"),
+        ("rec 12 500 600", "rec/30 12 500 600", "announces 30 segments but lists 12"),
         ("rec 12 500 600", "rec 12 0 600", "must be positive"),
         ("rec.dat 16", "rec.dat sixteen", "line 2: cannot read the signal line"),
     ],
@@ -190,11 +190,9 @@ def test_read_header__reads_no_date_and_applies_the_defaults_of_the_format(tmp_p
 
 
 def test_open_ecg__refuses_unknown_suffixes(tmp_path: Path) -> None:
-    (tmp_path / "x.xml").write_text("<a/>")
+    (tmp_path / "x.xyz").write_text("1 2 3")
     with pytest.raises(ValueError, match="no ECG reader"):
-        open_ecg(tmp_path / "x.xml")
-    with pytest.raises(ValueError, match="iter_array"):
-        open_ecg(tmp_path / "x.npz")
+        open_ecg(tmp_path / "x.xyz")
 
 
 @pytest.mark.shared

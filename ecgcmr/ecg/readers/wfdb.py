@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcmr.ecg.leads import einthoven_residual, tidy_lead
-from ecgcmr.ecg.readers.wfdb_header import WfdbHeader, read_header
+from ecgcmr.ecg.readers.limits import MAX_SIGNAL_BYTES, check_size, checked
+from ecgcmr.ecg.readers.wfdb_header import SegmentedHeader, WfdbHeader, read_header
+from ecgcmr.ecg.readers.wfdb_segments import join_segments
 from ecgcmr.ecg.recording import EcgRecording
-from ecgcmr.ecg.units import check_amplitude, millivolts_per_unit
+from ecgcmr.ecg.units import canonical_unit, millivolts_per_unit
 
 _SUFFIXES = (".hea", ".dat", ".mat")
 
@@ -41,8 +43,8 @@ _INVALID = {
 def read_wfdb(path: str | Path, unit: str | None = None, gain_uv_per_unit: float | None = None) -> EcgRecording:
     """Read a WFDB record.
 
-    Missing samples are NaN; a lead that is wholly NaN is left to the caller. Dates and comments of the header are
-    never read.
+    Missing samples are NaN; a lead that is wholly NaN is left to the caller. Records of several segments are joined.
+    Comments of the header are never read.
 
     Args:
         path: Header, data file or record name without suffix.
@@ -58,23 +60,36 @@ def read_wfdb(path: str | Path, unit: str | None = None, gain_uv_per_unit: float
         ValueError: The header cannot be understood, a data file is truncated, a unit is missing or unknown, the
             amplitude contradicts the unit, or the header's gains contradict Einthoven's law.
     """
-    header, lines = read_header(_header_path(Path(path)))
+    if gain_uv_per_unit is not None and not gain_uv_per_unit > 0:
+        raise ValueError(f"gain_uv_per_unit must be positive, got {gain_uv_per_unit}")
+    path = _header_path(Path(path))
+    declared = None if gain_uv_per_unit is not None else canonical_unit(unit) if unit is not None else "mV"
+    return checked(path, _read(path, unit, gain_uv_per_unit), declared=declared)
+
+
+def _read(path: Path, unit: str | None, gain_uv_per_unit: float | None, within: bool = False) -> EcgRecording:
+    """A record before the check of its amplitude; `within` says that it is a segment of another."""
+    header, lines = read_header(path)
+    if isinstance(header, SegmentedHeader):
+        if within:
+            raise ValueError(f"{path}: a segment cannot have segments of its own")
+        return join_segments(header, lambda segment: _read(segment, unit, gain_uv_per_unit, within=True))
     _check_sizes(header)
-    digital = _decode(header, lines)
+    digital, wrong = _decode(header, lines)
+    notes = [f"checksum does not fit: {', '.join(wrong)}"] if wrong else []
     if gain_uv_per_unit is not None:
-        if not gain_uv_per_unit > 0:
-            raise ValueError(f"gain_uv_per_unit must be positive, got {gain_uv_per_unit}")
         samples = digital * np.float32(gain_uv_per_unit * 1e-3)
+        notes.append(f"scaled by {gain_uv_per_unit:g} uV a unit as declared, not by the gains of the header")
     else:
         samples = _calibrate(header, digital, unit)
     leads = tuple(tidy_lead(signal.name) for signal in header.signals)
-    recording = EcgRecording(samples.astype(np.float32, copy=False), header.rate_hz, leads, "mV", "wfdb")
-    try:
-        check_amplitude(recording)
-        if gain_uv_per_unit is None:
+    samples = samples.astype(np.float32, copy=False)
+    recording = EcgRecording(samples, header.rate_hz, leads, "mV", "wfdb", tuple(notes), recorded_at=header.recorded_at)
+    if gain_uv_per_unit is None:
+        try:
             _check_gains(header, digital, recording)
-    except ValueError as error:
-        raise ValueError(f"{header.path}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     return recording
 
 
@@ -91,6 +106,7 @@ def _check_sizes(header: WfdbHeader) -> None:
         file = header.path.parent / name
         if not file.is_file():
             raise FileNotFoundError(f"{header.path} names the data file {name}, which is not beside it")
+        check_size(file, MAX_SIGNAL_BYTES) if header.n_samples is None else None
         bits = _BITS.get(signals[0].format)
         if header.n_samples is None or bits is None:  # compressed, or the length is what the file holds
             continue
@@ -103,8 +119,8 @@ def _check_sizes(header: WfdbHeader) -> None:
             )
 
 
-def _decode(header: WfdbHeader, lines: tuple[str, ...]) -> NDArray[np.float32]:
-    """Return digital values (L, T), missing ones NaN."""
+def _decode(header: WfdbHeader, lines: tuple[str, ...]) -> tuple[NDArray[np.float32], list[str]]:
+    """Return digital values (L, T), missing ones NaN, and the signals whose checksum does not fit."""
     first = header.signals[0]
     plain = all(
         (s.file_name, s.format, s.offset, s.per_frame, s.skew) == (first.file_name, "16", first.offset, 1, 0)
@@ -123,7 +139,18 @@ def _decode(header: WfdbHeader, lines: tuple[str, ...]) -> NDArray[np.float32]:
     for row, signal in enumerate(header.signals):
         if signal.format in _INVALID:
             digital[row, table[row] == _INVALID[signal.format]] = np.nan
-    return digital
+    return digital, _wrong_checksums(header, table)
+
+
+def _wrong_checksums(header: WfdbHeader, table_LT: NDArray[np.signedinteger]) -> list[str]:
+    """Names of the signals whose samples do not sum up to the checksum; writers that compute none write zeros."""
+    stated = [signal.checksum for signal in header.signals]
+    plain = all(signal.per_frame == 1 and signal.skew == 0 for signal in header.signals)
+    if not any(stated) or header.n_samples is None or not plain:
+        return []
+    sums = table_LT.sum(axis=1, dtype=np.int64) & 0xFFFF
+    rows = [row for row, checksum in enumerate(stated) if checksum is not None and checksum != sums[row]]
+    return [header.signals[row].name or str(row) for row in rows]
 
 
 def _decode_with_wfdb(header: WfdbHeader, lines: tuple[str, ...]) -> NDArray[np.int64]:
