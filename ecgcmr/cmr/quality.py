@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecgcmr.cmr.cine import Cine
-from ecgcmr.cmr.selection import motion_center
+from ecgcmr.cmr.registration import slice_shifts_mm
+from ecgcmr.cmr.selection import block_mean, motion_center
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,14 @@ MIN_SAX_SLICES = 6
 CYCLE_MS = (300.0, 2000.0)
 HEART_MARGIN_MM = 45.0  # about half a heart
 HEART_RADIUS_MM = 32.5
+SHIFT_MM = 7.0  # a slice this far beside its neighbors was taken in another breath-hold
+FRAME_LEVEL = (0.7, 1.4)  # mean intensity of a frame over that of its slice's median frame
+SLICE_LEVEL = 0.5  # the same of a slice over the lower of its neighbors
+PART_LEVEL = 0.15  # the same of a part of a frame
+SUDDEN = 0.15
+PARTS = 8  # parts are 1/8 of the image high and wide
+BRIGHT_SHARE = 0.5  # parts darker than this share of the mean are air or lung: nothing can drop out there
+GAP_MM = 1.5  # unevenness of slices that is no gap
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,16 @@ def _geometry(cine: Cine) -> Iterator[QualityFlag]:
         yield QualityFlag("odd_slice_spacing", f"slices are {cine.slice_spacing_mm:.1f} mm apart")
     if cine.view == "sax" and slices < MIN_SAX_SLICES:
         yield QualityFlag("few_slices", f"{slices} short-axis slices do not cover a ventricle")
+    affine = np.asarray(cine.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(float(np.linalg.det(affine[:3, :3]))) < 1e-6:
+        yield QualityFlag("bad_affine", "the affine does not place the pixels in the body")
+    if cine.slice_offsets_mm is not None:
+        gaps = np.diff(cine.slice_offsets_mm)
+        for k in np.flatnonzero(gaps > cine.slice_spacing_mm + GAP_MM):
+            yield QualityFlag(
+                "slice_gap",
+                f"slices {k + 1} and {k + 2} are {gaps[k]:.1f} mm apart, the others {cine.slice_spacing_mm:.1f} mm",
+            )
 
 
 def _intensities(cine: Cine) -> Iterator[QualityFlag]:
@@ -105,4 +124,71 @@ def _heart(cine: Cine) -> Iterator[QualityFlag]:
         yield QualityFlag("heart_at_border", f"the moving heart is centered {margin:.0f} mm from the edge of the frame")
 
 
-_CHECKS: tuple[Callable[[Cine], Iterator[QualityFlag]], ...] = (_frames, _geometry, _intensities, _heart)
+def _signal(cine: Cine) -> Iterator[QualityFlag]:
+    """Frames, slices and parts of frames that lost their signal, against the same place at other times."""
+    pixels = cine.pixels
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        return
+    block = tuple(max(1, length // PARTS) for length in pixels.shape[2:])
+    for k in range(pixels.shape[0]):
+        part = block_mean(pixels[k : k + 1], block)[0]
+        level = part.mean(axis=(1, 2))
+        usual = float(np.median(level))
+        if usual <= 0 or len(level) < 3:
+            continue
+        share = level / usual
+        flat = np.ptp(pixels[k], axis=(1, 2)) == 0  # has a flag of its own
+        odd = np.flatnonzero(((share < FRAME_LEVEL[0]) | (share > FRAME_LEVEL[1])) & ~flat)
+        if len(odd):
+            worst = odd[int(np.abs(np.log(np.maximum(share[odd], 1e-6))).argmax())]
+            yield QualityFlag(
+                "frame_intensity",
+                f"slice {k + 1}: {len(odd)} frame(s), frame {worst + 1} with {share[worst]:.0%} of the others",
+            )
+            continue
+        still = np.median(part, axis=0)
+        lit = still > BRIGHT_SHARE * usual
+        beside = np.maximum(np.roll(part, 1, axis=0), np.roll(part, -1, axis=0))
+        sudden = part < SUDDEN * beside  # walls that move away leave a part darker, but not from one frame to the next
+        lost = lit & sudden & (part < PART_LEVEL * still) & ~flat[:, None, None]
+        if lost.any():
+            frame = int(lost.any(axis=(1, 2)).argmax())
+            yield QualityFlag(
+                "signal_dropout", f"slice {k + 1} frame {frame + 1}: {lost[frame].sum()} of {lit.sum()} parts went dark"
+            )
+
+
+def _slice_levels(cine: Cine) -> Iterator[QualityFlag]:
+    """Slices far darker than both neighbors."""
+    pixels = cine.pixels
+    if pixels.shape[0] < 3 or (pixels.dtype.kind == "f" and not np.isfinite(pixels).all()):
+        return
+    level = pixels.mean(axis=(1, 2, 3), dtype=np.float64)
+    for k in range(1, len(level) - 1):
+        beside = min(level[k - 1], level[k + 1])
+        if level[k] < SLICE_LEVEL * beside:
+            yield QualityFlag(
+                "slice_intensity", f"slice {k + 1} has {level[k] / beside:.0%} of its neighbors' intensity"
+            )
+
+
+def _breath_holds(cine: Cine) -> Iterator[QualityFlag]:
+    """Short-axis slices that lie beside their neighbors."""
+    if cine.view != "sax" or (cine.pixels.dtype.kind == "f" and not np.isfinite(cine.pixels).all()):
+        return
+    shifts = slice_shifts_mm(cine)
+    length = np.nan_to_num(np.linalg.norm(shifts, axis=1))
+    for k in np.flatnonzero(length > SHIFT_MM):
+        if length[k] == length[max(0, k - 1) : k + 2].max():  # the neighbors of a shifted slice show half of it
+            yield QualityFlag("slice_shift", f"slice {k + 1} lies {length[k]:.0f} mm beside its neighbors")
+
+
+_CHECKS: tuple[Callable[[Cine], Iterator[QualityFlag]], ...] = (
+    _frames,
+    _geometry,
+    _intensities,
+    _heart,
+    _signal,
+    _slice_levels,
+    _breath_holds,
+)

@@ -138,7 +138,7 @@ def motion_center(
     """
     height, width = pixels_SFHW.shape[2:]
     block = tuple(max(1, round(COARSE_MM / step)) for step in spacing_mm)
-    blocks = _block_mean(pixels_SFHW, block)
+    blocks = block_mean(pixels_SFHW, block)
     coarse = _temporal_std(blocks).mean(axis=0)
     coarse[coarse < ROUNDING * np.abs(blocks).max()] = 0.0
     cell_cm2 = block[0] * block[1] * spacing_mm[0] * spacing_mm[1] / 100.0
@@ -182,7 +182,7 @@ def _saturate(motion: NDArray[np.floating], cell_cm2: float) -> NDArray[np.float
     return np.minimum(motion / level, 1.0) ** 2
 
 
-def _block_mean(pixels_SFHW: NDArray[np.generic], block: tuple[int, ...]) -> NDArray[np.float32]:
+def block_mean(pixels_SFHW: NDArray[np.generic], block: tuple[int, ...]) -> NDArray[np.float32]:
     """Mean over blocks of pixels (S, F, H // block, W // block); an incomplete last block is left out."""
     down, right = block
     height, width = (pixels_SFHW.shape[2] // down) * down, (pixels_SFHW.shape[3] // right) * right

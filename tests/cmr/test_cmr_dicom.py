@@ -290,7 +290,7 @@ def test_open_cine__enhanced_multiframe_equals_single_frames(study: Path, tmp_pa
 @pytest.mark.shared
 def test_open_cine__real_study(shared_data: Path) -> None:
     cines = open_cine(shared_data / "cmr_cine_dicom")
-    assert [cine.view for cine in cines] == ["sax", "4ch", "3ch", "2ch", "2ch", "rvot"]
+    assert [cine.view for cine in cines] == ["sax", "4ch", "3ch", "2ch", "other", "rvot"]
     sax = cines[0]
     assert sax.pixels.shape == (6, 25, 208, 256)
     assert sax.slice_spacing_mm == pytest.approx(17.7, abs=0.01)

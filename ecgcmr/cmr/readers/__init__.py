@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from ecgcmr.cmr.cine import Cine
+from ecgcmr.cmr.readers.layouts import detect_layout, open_study
 from ecgcmr.cmr.readers.members import DEFAULT_MAX_BYTES
 
-__all__ = ["open_cine"]
+__all__ = ["detect_layout", "open_cine", "open_study"]
 
 
 def open_cine(
     path: str | Path, *, incomplete: str = "error", max_bytes: int = DEFAULT_MAX_BYTES, **nifti: Any
 ) -> list[Cine]:
     """Read the cines at a path, whatever they are stored as.
+
+    A list, because a study holds several views and each is a cine of its own with its own planes and times; of a file
+    that holds one view the list has one. `open_study` also gives masks, ED and ES of public data sets.
 
     Args:
         path: `.nii` or `.nii.gz`; or a folder, zip or file of DICOM.

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from ecgcmr.cmr.cine import VIEWS, Cine
 from ecgcmr.cmr.geometry import LPS_TO_RAS, classify_long_axis, is_short_axis, named_view, towards_apex
 from ecgcmr.cmr.readers.members import DEFAULT_MAX_BYTES
+from ecgcmr.cmr.readers.nifti_file import frame_times, load_nifti, to_sfhw
 
 MASK_LABELS = {1: "lv_cavity", 2: "lv_myocardium", 3: "rv_cavity"}
 # What the numbers in the mask files of public data mean, 0 being background.
@@ -23,10 +21,8 @@ MASK_PRESETS: dict[str, dict[int, str]] = {
     "ukbb": {1: "lv_cavity", 2: "lv_myocardium", 3: "rv_cavity"},
     "acdc": {1: "rv_cavity", 2: "lv_myocardium", 3: "lv_cavity"},
     "mnms": {1: "lv_cavity", 2: "lv_myocardium", 3: "rv_cavity"},
+    "mnms2": {1: "lv_cavity", 2: "lv_myocardium", 3: "rv_cavity"},
 }
-UNIT_MS = {"sec": 1e3, "msec": 1.0, "usec": 1e-3}
-FRAME_STEP_MS = (4.0, 250.0)  # a cine of a beating heart has a step in this range
-THIRD_AXES = ("time", "slice")
 
 
 def read_nifti(
@@ -57,15 +53,13 @@ def read_nifti(
         ValueError: For a damaged file, a shape that is no cine, or a mask that does not fit.
     """
     source = Path(path)
-    data, affine, header = _load(source, max_bytes)
-    pixels = _to_sfhw(data, third_axis, source)
-    times, notes = _frame_times(header, data.ndim, third_axis, pixels.shape[1])
+    data, affine, header = load_nifti(source, max_bytes)
+    pixels = to_sfhw(data, third_axis, source)
+    times, notes = frame_times(header, data.ndim, third_axis, pixels.shape[1])
     masks = None if mask is None else _read_mask(Path(mask), source, affine, (third_axis, mask_labels, max_bytes))
     if masks is not None and masks.shape != pixels.shape:
         raise ValueError(f"{mask}: mask shape (slices, frames, rows, columns) {masks.shape} is not {pixels.shape}")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.all(lengths[:2] > 0):
-        raise ValueError(f"{source}: the affine has a pixel spacing of 0; the header is damaged")
     cine = Cine(
         pixels=pixels,
         spacing_mm=(float(lengths[1]), float(lengths[0])),
@@ -78,7 +72,7 @@ def read_nifti(
         source="nifti",
         notes=notes,
     )
-    return _with_view(cine, view, source.name.split(".")[0])
+    return with_view(cine, view, source.name.split(".")[0])
 
 
 def to_display(cine: Cine) -> Cine:
@@ -105,60 +99,6 @@ def to_display(cine: Cine) -> Cine:
     return cine
 
 
-def _load(path: Path, max_bytes: int) -> tuple[NDArray[np.generic], NDArray[np.float64], Any]:
-    if not path.exists():
-        raise FileNotFoundError(f"no file at {path}")
-    try:
-        image: Any = nibabel.load(path)
-        size = int(np.prod(image.shape, dtype=np.int64)) * image.get_data_dtype().itemsize
-        if size > max_bytes:
-            raise ValueError(f"{path}: unpacks to {size} bytes, more than the limit of {max_bytes}; raise max_bytes")
-        data = np.asanyarray(image.dataobj)
-    except (EOFError, OSError, zlib.error, ImageFileError, nibabel.spatialimages.HeaderDataError) as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-        raise ValueError(f"{path}: cannot be read as NIfTI ({reason}); cut off or damaged, copy it again") from error
-    if data.dtype == np.float64:
-        data = data.astype(np.float32)
-    return data, np.asarray(image.affine, dtype=np.float64), image.header
-
-
-def _to_sfhw(data: NDArray[np.generic], third_axis: str | None, path: Path) -> NDArray[np.generic]:
-    """Axes (x, y, slice, time) or (x, y, third) to (S, F, H, W)."""
-    if data.ndim == 5 and data.shape[4] == 1:
-        data = data[..., 0]
-    if data.ndim == 3:
-        if third_axis not in THIRD_AXES:
-            raise ValueError(
-                f"{path}: 3-D image {data.shape}: pass third_axis='time' for one slice over time "
-                "or third_axis='slice' for a stack at one time"
-            )
-        data = data[:, :, None, :] if third_axis == "time" else data[..., None]
-    if data.ndim != 4 or 0 in data.shape:
-        raise ValueError(f"{path}: a cine has axes (x, y, slice, time), got shape {data.shape}")
-    return np.transpose(data, (2, 3, 1, 0))
-
-
-def _frame_times(
-    header: Any, ndim: int, third_axis: str | None, frames: int
-) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Times (F,) [ms] from pixdim[4], when its unit makes sense for a heart; NaN otherwise."""
-    unknown = np.full(frames, np.nan, dtype=np.float64)
-    if frames == 1:
-        return unknown, ()
-    step, unit = float(header["pixdim"][4]), header.get_xyzt_units()[1]
-    if ndim == 3 and third_axis == "time" and not step > 0:
-        return unknown, ("no frame times in the header",)
-    order = [unit] if unit in UNIT_MS else []
-    order += [name for name in ("sec", "msec") if name not in order]
-    for name in order:
-        if FRAME_STEP_MS[0] <= step * UNIT_MS[name] <= FRAME_STEP_MS[1]:
-            times = np.arange(frames, dtype=np.float64) * (step * UNIT_MS[name])
-            if name == unit:
-                return times, ()
-            return times, (f"the header gives a time step of {step:g} {unit}; read as {name}",)
-    return unknown, (f"the header gives a time step of {step:g} {unit}, which no cine has: frame times unknown",)
-
-
 def _read_mask(
     path: Path, image: Path, affine: NDArray[np.float64], options: tuple[Any, Any, int]
 ) -> NDArray[np.uint8]:
@@ -170,26 +110,39 @@ def _read_mask(
         raise ValueError(
             f"{path}: say what the mask values mean: mask_labels={' or '.join(MASK_PRESETS)}, or a mapping"
         )
+    data, mask_affine, _ = load_nifti(path, max_bytes)
+    if not np.allclose(mask_affine, affine, atol=1e-2):
+        raise ValueError(f"{path}: the mask's affine is not that of {image.name}; resample it to the image first")
     meaning: Mapping[int, str] = MASK_PRESETS[labels] if isinstance(labels, str) else labels
+    return to_our_labels(to_sfhw(data, third_axis, path), meaning, path)
+
+
+def to_our_labels(values: NDArray[np.generic], meaning: Mapping[int, str], path: Path) -> NDArray[np.uint8]:
+    """Masks with the values of `MASK_LABELS` from masks with other values.
+
+    Args:
+        values: Values of a mask file, any shape.
+        meaning: What its values mean, 0 being background: names of `MASK_LABELS`.
+        path: How messages name the file.
+
+    Raises:
+        ValueError: For a value without a meaning, or a meaning without a name.
+    """
     ours = {name: value for value, name in MASK_LABELS.items()}
     unknown = sorted(set(meaning.values()) - set(ours))
     if unknown:
         raise ValueError(f"mask_labels names {unknown}; known names are {sorted(ours)}")
-    data, mask_affine, _ = _load(path, max_bytes)
-    if not np.allclose(mask_affine, affine, atol=1e-2):
-        raise ValueError(f"{path}: the mask's affine is not that of {image.name}; resample it to the image first")
-    values = _to_sfhw(data, third_axis, path)
     found = {float(value) for value in np.unique(values)} - {0.0}
     strange = sorted(found - {float(value) for value in meaning})
     if strange:
-        raise ValueError(f"{path}: mask values {strange} have no meaning in {dict(meaning)}")
+        raise ValueError(f"{path}: mask values {strange[:10]} have no meaning in {dict(meaning)}")
     out = np.zeros(values.shape, dtype=np.uint8)
     for value, name in meaning.items():
         out[values == value] = ours[name]
     return out
 
 
-def _with_view(cine: Cine, view: str | None, name: str) -> Cine:
+def with_view(cine: Cine, view: str | None, name: str) -> Cine:
     """Settle the view and, for a short axis whose orientation can be believed, turn it to the display convention."""
     if view is not None and view not in VIEWS:
         raise ValueError(f"view must be one of {VIEWS}, got {view!r}")

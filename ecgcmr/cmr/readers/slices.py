@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,13 @@ class SliceCine:
         frames: In order.
         times_ms: (F,) TriggerTime [ms]; NaN when the series has none.
         notes: What was assumed.
+        fault: What is missing or double, in words; empty for a whole slice.
     """
 
     frames: tuple[DicomFrame, ...]
     times_ms: NDArray[np.float64]
     notes: tuple[str, ...]
+    fault: str = ""
 
     @property
     def first(self) -> DicomFrame:
@@ -41,24 +43,31 @@ class SliceCine:
         return float(self.first.origin @ self.first.normal)
 
     @property
-    def where(self) -> str:
-        """How messages name the slice."""
-        return f"{self.first.title}, slice at {self.offset_mm:+.1f} mm along its normal"
+    def timed(self) -> bool:
+        """Whether the frame times are known."""
+        return bool(np.isfinite(self.times_ms).all())
+
+    @property
+    def step_ms(self) -> float:
+        """Median step in time [ms]; NaN when the times are not known."""
+        return float(np.median(np.diff(self.times_ms))) if self.timed and len(self.times_ms) > 1 else float("nan")
+
+    @property
+    def whole(self) -> bool:
+        """Whether the header promises exactly the frames that are here."""
+        return not self.fault and self.first.declared == len(self.frames)
+
+    def at_phases(self, count: int) -> SliceCine:
+        """The same cycle in `count` frames: of each phase of the cycle the nearest frame."""
+        chosen = np.minimum(np.rint(np.arange(count) * len(self.frames) / count).astype(int), len(self.frames) - 1)
+        return replace(self, frames=tuple(self.frames[i] for i in chosen), times_ms=self.times_ms[chosen])
 
 
-def split_slices(frames: Sequence[DicomFrame], drop: bool = False) -> tuple[list[SliceCine], list[str]]:
+def split_slices(frames: Sequence[DicomFrame]) -> list[SliceCine]:
     """Split the frames of one series and one orientation into its slice locations, by place along the normal.
 
-    Args:
-        frames: All frames, in any order.
-        drop: Leave out slices with a missing or double frame and note it, instead of refusing them.
-
-    Returns:
-        Slices by place, and notes on those left out.
-
-    Raises:
-        ValueError: For a missing frame (a gap in time, or fewer frames than the other slices or the header have), or
-            two different frames of one slice and time.
+    Nothing is refused here: what is missing or double in a slice is written into its `fault`, because another series
+    of the study may hold the same slice whole.
     """
     normal = frames[0].normal
     groups: list[list[DicomFrame]] = []
@@ -67,43 +76,13 @@ def split_slices(frames: Sequence[DicomFrame], drop: bool = False) -> tuple[list
             groups[-1].append(frame)
         else:
             groups.append([frame])
-    slices: list[SliceCine] = []
-    notes: list[str] = []
+    slices = []
     for group in groups:
-        try:
-            item = _ordered(group)
-            _check_gaps(item)
-            _check_declared(item)
-            slices.append(item)
-        except ValueError as error:
-            if not drop:
-                raise
-            notes.append(f"left out: {error}")
-    kept, uneven = same_counts(slices, drop)
-    return kept, notes + uneven
-
-
-def same_counts(slices: Sequence[SliceCine], drop: bool) -> tuple[list[SliceCine], list[str]]:
-    """Refuse, or leave out, slices of one stack with fewer frames than the others, naming the missing time.
-
-    Raises:
-        ValueError: Naming series, slice and the missing time, unless `drop`.
-    """
-    kept: list[SliceCine] = []
-    notes: list[str] = []
-    for item in slices:
-        fullest = max(slices, key=lambda one: len(one.frames))
-        if len(item.frames) == len(fullest.frames):
-            kept.append(item)
-            continue
-        message = (
-            f"{item.where}: {len(item.frames)} frame(s), but {len(fullest.frames)} at {fullest.offset_mm:+.1f} mm; "
-            f"missing {_absent(item, fullest)}; add the missing files, or pass incomplete='drop' to leave it out"
-        )
-        if not drop:
-            raise ValueError(message)
-        notes.append(f"left out: {message}")
-    return kept, notes
+        item = _ordered(group)
+        if not item.fault:
+            item = replace(item, fault=_gap(item) or _unkept_promise(item))
+        slices.append(item)
+    return slices
 
 
 def _ordered(frames: list[DicomFrame]) -> SliceCine:
@@ -115,70 +94,57 @@ def _ordered(frames: list[DicomFrame]) -> SliceCine:
         () if timed else (f"{frames[0].title}: no usable TriggerTime; frames ordered by InstanceNumber",)
     )
     kept: list[DicomFrame] = []
-    copies = 0
+    copies, fault = 0, ""
     for frame in sorted(frames, key=key):
         if kept and abs(key(frame) - key(kept[-1])) <= (SAME_TIME_MS if timed else 0.0):
-            if not np.array_equal(frame.pixels, kept[-1].pixels):
-                place = SliceCine((frame,), times[:1], ()).where
+            if np.array_equal(frame.pixels, kept[-1].pixels):
+                copies += 1
+            elif not fault:
                 when = f"TriggerTime {frame.time_ms:g} ms" if timed else f"InstanceNumber {frame.instance}"
-                raise ValueError(
-                    f"{place}: two different frames at {when} (instances {kept[-1].instance} and {frame.instance}); "
-                    "are two acquisitions in one folder? Keep one of them"
+                fault = (
+                    f"two different frames at {when} (frame {len(kept)}, instances {kept[-1].instance} and "
+                    f"{frame.instance}); are two acquisitions in one folder? Keep one of them"
                 )
-            copies += 1
             continue
         kept.append(frame)
     if copies:
         notes += (f"{frames[0].title}: {copies} file(s) are exact copies of another frame and were left out",)
     final = np.array([frame.time_ms for frame in kept]) if timed else np.full(len(kept), np.nan)
-    return SliceCine(tuple(kept), final, notes)
+    return SliceCine(tuple(kept), final, notes, fault)
 
 
-def _check_gaps(item: SliceCine) -> None:
-    gaps = np.diff(item.times_ms) if np.all(np.isfinite(item.times_ms)) else np.diff(_instances(item))
+def _gap(item: SliceCine) -> str:
+    """Name the first missing frame within the cycle; empty when there is none."""
     if len(item.frames) < MIN_FRAMES_FOR_GAPS:
-        return
+        return ""
+    gaps = np.diff(item.times_ms) if item.timed else np.diff([float(frame.instance) for frame in item.frames])
     step = float(np.median(gaps))
     wide = np.flatnonzero(gaps > GAP * step)
     if len(wide) == 0:
-        return
+        return ""
     at = int(wide[0])
     missing = max(1, round(float(gaps[at]) / step) - 1)
-    if np.all(np.isfinite(item.times_ms)):
+    if item.timed:
         when = f"about TriggerTime {item.times_ms[at] + step:.0f} ms (the step is {step:.1f} ms)"
     else:
         when = f"InstanceNumber {item.frames[at].instance + round(step)}"
-    raise ValueError(
-        f"{item.where}: {missing} frame(s) missing after frame {at + 1} of {len(item.frames)}, at {when}; "
-        "add the missing files, or pass incomplete='drop' to leave it out"
+    more = "" if missing == 1 else f" to {at + 1 + missing}"
+    return (
+        f"{missing} frame(s) missing after frame {at + 1} of {len(item.frames)}: frame {at + 2}{more} at {when}; "
+        "add the missing files"
     )
 
 
-def _check_declared(item: SliceCine) -> None:
+def _unkept_promise(item: SliceCine) -> str:
     """Compare with the number of frames in the header, which tells of frames missing at the end or the start."""
     declared, present = item.first.declared, len(item.frames)
     if not declared / 2 < present < declared:
-        return
+        return ""
     times = item.times_ms
-    if np.all(np.isfinite(times)) and present > 1:
-        step = float(np.median(np.diff(times)))
+    if item.timed and present > 1:
+        step = item.step_ms
         where = f"TriggerTime {times[-1] + step:.0f} ms" if times[0] < step else f"{max(times[0] - step, 0.0):.0f} ms"
+        frame = f"frame {present + 1}" if times[0] < step else "frame 1"
     else:
-        where = f"InstanceNumber {item.frames[-1].instance + 1}"
-    raise ValueError(
-        f"{item.where}: {present} frames, but the header promises {declared}; missing at about {where}; "
-        "add the missing files, or pass incomplete='drop' to leave it out"
-    )
-
-
-def _absent(item: SliceCine, fullest: SliceCine) -> str:
-    """Name what the fullest slice has and this one has not."""
-    if np.all(np.isfinite(item.times_ms)) and np.all(np.isfinite(fullest.times_ms)):
-        near = np.abs(fullest.times_ms[:, None] - item.times_ms).min(axis=1)
-        order = np.argsort(-near, kind="stable")[: len(fullest.frames) - len(item.frames)]
-        return "TriggerTime " + ", ".join(f"{time:.0f}" for time in np.sort(fullest.times_ms[order])) + " ms"
-    return f"{len(fullest.frames) - len(item.frames)} frame(s)"
-
-
-def _instances(item: SliceCine) -> NDArray[np.float64]:
-    return np.array([float(frame.instance) for frame in item.frames])
+        where, frame = f"InstanceNumber {item.frames[-1].instance + 1}", f"frame {present + 1}"
+    return f"{present} frames, but the header promises {declared}; missing at about {where} ({frame}); add the files"
