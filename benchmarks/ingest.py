@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/ingest.py [--json]
 
-Makes records of 12 leads x 5,000 samples (format 16, 500 Hz) with beats, wander and noise, ingests them with one and with
-all processors, and does each step of the work alone on one of them. Ratios are within this one run.
+Makes records of 12 leads x 5,000 samples (format 16, 500 Hz) with beats, wander and noise, ingests them with one and
+with all processors, and does each step of the work alone on one of them. Ratios are within this one run.
 """
 
 from __future__ import annotations

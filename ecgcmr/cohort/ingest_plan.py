@@ -244,11 +244,12 @@ def make_plan(
         raise FileNotFoundError(f"{folders[kind]}: there is no such folder; {recipe.name} should have its {kind} there")
     plan = Plan(folders, Redactor(folders.values()))
     planner = _Planner(recipe, plan, labels, visits)
+    shared = len(folders) == 2 and folders["ecg"] == folders["cmr"]
     if recipe.ecg is not None and "ecg" not in missing:
-        for seen in walk_ecg(folders["ecg"], recipe.ecg):
+        for seen in walk_ecg(folders["ecg"], recipe.ecg, recipe.cmr if shared else None):
             planner.add("ecg", seen)
     if recipe.cmr is not None and "cmr" not in missing:
-        for seen in walk_cmr(folders["cmr"], recipe.cmr):
+        for seen in walk_cmr(folders["cmr"], recipe.cmr, alone=not shared):
             planner.add("cmr", seen)
     twice = planner.find_duplicates()
     if twice:

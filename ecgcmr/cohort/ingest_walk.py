@@ -17,18 +17,10 @@ from ecgcmr.cohort.recipe import CmrFiles, EcgFiles
 from ecgcmr.ecg.readers.array import recording_keys
 
 WFDB_SUFFIXES = (".hea", ".dat", ".mat")
-ARRAY_SUFFIXES = (".npz", ".npy")
-STACK_SUFFIXES = (".h5", ".hdf5")
-UNREAD_ECG = (
-    ".xml",
-    ".dcm",
-    ".h5",
-    ".hdf5",
-    ".edf",
-    ".scp",
-    ".mat",
-    ".dat",
-)
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
+ARRAY_SUFFIXES = (".npz", ".npy", *HDF5_SUFFIXES)
+UNREAD_ECG = (".dat",)  # signals without the header that tells what they are
+_TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".json")  # beside recordings these are tables far more often
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 MASK_ENDINGS = ("_gt", "_seg", "_mask", "_label", "_labels")
 _ARRAY_KEYS = ("ecg_id", "ids", "key", "record")
@@ -99,11 +91,18 @@ def suffix_of(relative: str) -> str:
     return PurePosixPath(relative).suffix.lower()
 
 
-def walk_ecg(root: Path, files: EcgFiles) -> Iterator[Seen]:
-    """Every file of an ECG folder, as items and as what is ignored."""
+def walk_ecg(root: Path, files: EcgFiles, studies: CmrFiles | None = None) -> Iterator[Seen]:
+    """Every file of an ECG folder, as items and as what is ignored.
+
+    Args:
+        root: The folder.
+        files: What is wanted.
+        studies: What is wanted as a CMR study, when both lie in one folder: told by `walk_cmr`.
+    """
     from ecgcmr.ecg.readers import ECG_SUFFIXES
 
     wanted = glob_pattern(files.files)
+    elsewhere = glob_pattern(studies.files) if studies is not None else None
     named = files.files != ("**/*",)  # the recipe says which files are recordings
     for relative, stat in walk_files(root):
         suffix = suffix_of(relative)
@@ -114,7 +113,8 @@ def walk_ecg(root: Path, files: EcgFiles) -> Iterator[Seen]:
         if suffix in (".dat", ".mat") and header.is_file():
             yield Seen(*about, Reason.COMPANION)
         elif not wanted.fullmatch(relative):
-            yield Seen(*about, Reason.NOT_WANTED)
+            if elsewhere is None or not elsewhere.fullmatch(relative):
+                yield Seen(*about, Reason.NOT_WANTED)
         elif suffix in ARRAY_SUFFIXES:
             for row, key in enumerate(array_keys(root / relative)):
                 yield Seen(*about, None, (key,), row)
@@ -126,10 +126,15 @@ def walk_ecg(root: Path, files: EcgFiles) -> Iterator[Seen]:
             yield Seen(*about, Reason.NOT_A_SIGNAL)
 
 
-def walk_cmr(root: Path, files: CmrFiles) -> Iterator[Seen]:
+def walk_cmr(root: Path, files: CmrFiles, alone: bool = True) -> Iterator[Seen]:
     """Every study of a CMR folder (NIfTI files and zips one by one, DICOM by folder) and what is ignored.
 
     The folders of DICOM files come last, because a folder is known only when its files were seen.
+
+    Args:
+        root: The folder.
+        files: What is wanted.
+        alone: False when `walk_ecg` has told what of this folder nobody wants.
     """
     wanted = glob_pattern(files.files)
     folders: dict[str, list[int]] = {}
@@ -141,7 +146,8 @@ def walk_cmr(root: Path, files: CmrFiles) -> Iterator[Seen]:
         stem = lower.removesuffix(".gz").removesuffix(".nii")
         suffix = suffix_of(relative)
         if not wanted.fullmatch(relative):
-            yield Seen(*about, Reason.NOT_WANTED)
+            if alone:
+                yield Seen(*about, Reason.NOT_WANTED)
         elif files.layout is not None:
             _note(folders, "/".join(above), stat)
         elif lower.endswith(NIFTI_SUFFIXES) and stem.endswith(MASK_ENDINGS):
