@@ -1,23 +1,18 @@
-"""Commands about data: simulate, ingest, cohort info, cohort validate. Parsing and printing only."""
+"""Commands about data: simulate, cohort info, cohort validate. Parsing and printing only."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from ecgcmr.cli.errors import plain_console, user_errors
+from ecgcmr.cli.ingest import ingest, merge
+from ecgcmr.cli.show import listed, print_table, progress_bar
 
 if TYPE_CHECKING:
     from ecgcmr.cohort.info import CohortInfo
-    from ecgcmr.cohort.ingest import IngestReport
     from ecgcmr.simulation.design import Design
 
 cohort_app = typer.Typer(no_args_is_help=True, help="Look into a cohort: what is in it, and what is wrong.")
@@ -26,36 +21,11 @@ CINE_HELP = "full: short-axis stack and four-chamber view with masks; mid3: thre
 
 
 def register(app: typer.Typer) -> None:
-    """Give an application the verbs of this file: simulate, ingest, and cohort with info and validate."""
+    """Give an application the verbs about data: simulate, ingest, and cohort with info, merge and validate."""
     app.command()(simulate)
     app.command()(ingest)
+    cohort_app.command()(merge)
     app.add_typer(cohort_app, name="cohort")
-
-
-@contextmanager
-def _progress(words: str, unit: str) -> Iterator[Any]:
-    """A callback(done, total) that draws a bar with rate and time left."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    console = plain_console(error=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(words, total=None, rate="")
-        first: list[int] = []
-
-        def update(done: int, total: int) -> None:
-            first.append(done)  # what an earlier run had done does not count for the rate
-            elapsed = bar.tasks[0].elapsed or 0.0
-            rate = f"{(done - first[0]) / elapsed:.1f} {unit}/s" if elapsed > 0 and done > first[0] else ""
-            bar.update(task, completed=done, total=total, rate=rate)
-
-        yield update
 
 
 def simulate(
@@ -87,7 +57,7 @@ def simulate(
         from ecgcmr.cohort.simulate import simulate_cohort
 
         chosen = _read_design(design) if design is not None else None
-        with _progress("simulating", "subjects") as update:
+        with progress_bar("simulating", "subjects") as update:
             done = simulate_cohort(out, subjects, seed, workers, cine, chosen, update, force)
         plain_console().print(
             f"{subjects} subjects written to {done}; look at it with: ecgcmr cohort info {done}", markup=False
@@ -113,112 +83,6 @@ def _read_design(path: Path) -> Design:
         raise ValueError(f"{path}: {error}") from error
 
 
-def ingest(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the new cohort.")],
-    ecg: Annotated[Path | None, typer.Option("--ecg", help="Folder of WFDB records and .npz/.npy arrays.")] = None,
-    cmr: Annotated[
-        Path | None, typer.Option("--cmr", help="Folder with a folder, zip or NIfTI for each study.")
-    ] = None,
-    labels: Annotated[Path | None, typer.Option("--labels", help="CSV with a row for each item or subject.")] = None,
-    unit: Annotated[str | None, typer.Option("--unit", help="Unit where files state none: mV, uV, V or z.")] = None,
-    rate: Annotated[float | None, typer.Option("--rate", help="Sampling rate where files state none [Hz].")] = None,
-    leads: Annotated[str | None, typer.Option("--leads", help="Lead names where files state none: I,II,...")] = None,
-    gain_uv_per_unit: Annotated[
-        float | None, typer.Option(help="Replaces the gains of WFDB headers, in uV for each unit.")
-    ] = None,
-    subject_column: Annotated[str | None, typer.Option(help="Column of the labels with the subject.")] = None,
-    item_column: Annotated[str | None, typer.Option(help="Column with the item; default: the first.")] = None,
-    label: Annotated[
-        list[str] | None, typer.Option(help="Column to take as a label; default: all that can be.")
-    ] = None,
-    group: Annotated[list[str] | None, typer.Option(help="Column to take as a group.")] = None,
-    subject_regex: Annotated[str | None, typer.Option(help="Its first group in the path is the item's key.")] = None,
-    cmr_level: Annotated[int, typer.Option(min=1, help="Depth of the folders that hold one study each.")] = 1,
-    incomplete: Annotated[
-        str, typer.Option(help="Missing frame: 'error' drops the study, 'drop' the slice.")
-    ] = "error",
-    split_column: Annotated[str | None, typer.Option(help="Column with official folds.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="PART=FOLD,FOLD,... for train, val and test.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the split when there are no folds.")] = 0,
-    provenance: Annotated[str, typer.Option(help="Where the data come from; goes into every card.")] = "ingested",
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    keep_map: Annotated[
-        Path | None, typer.Option(help="Write files, keys and subjects here, outside of --out.")
-    ] = None,
-    force: Annotated[bool, typer.Option(help="Replace a finished cohort.")] = False,
-) -> None:
-    """Turn folders of ECG and CMR files into a cohort; what cannot be used is told in the ledger."""
-    from ecgcmr.cohort.ingest import ingest as run_ingest
-    from ecgcmr.cohort.ingest_plan import IngestOptions
-
-    with user_errors():
-        options = IngestOptions(
-            out=out,
-            ecg=ecg,
-            cmr=cmr,
-            labels=labels,
-            unit=unit,
-            rate_hz=rate,
-            leads=tuple(name.strip() for name in leads.split(",")) if leads else None,
-            gain_uv_per_unit=gain_uv_per_unit,
-            subject_column=subject_column,
-            item_column=item_column,
-            label_columns=tuple(label or ()),
-            group_columns=tuple(group or ()),
-            subject_regex=subject_regex,
-            cmr_level=cmr_level,
-            incomplete=incomplete,
-            split_column=split_column,
-            split=_parse_split(split or ()),
-            seed=seed,
-            provenance=provenance,
-            workers=workers,
-            keep_map=keep_map,
-            force=force,
-        )
-        with _progress("reading", "chunks") as update:
-            report = run_ingest(options, update)
-    _print_ingest(report)
-    if report.out is None:
-        plain_console(error=True).print("error: nothing was kept, so nothing was written", markup=False)
-        raise typer.Exit(1)
-
-
-def _parse_split(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
-    for text in texts:
-        part, separator, folds = text.partition("=")
-        if not separator or not folds:
-            raise ValueError(f"--split {text}: expected PART=FOLD,FOLD,... such as train=1,2,3")
-        found[part] = found.get(part, ()) + tuple(fold.strip() for fold in folds.split(","))
-    return found
-
-
-def _print_ingest(report: IngestReport) -> None:
-    console = plain_console()
-    for statement in report.statements:
-        console.print(f"- {statement}", markup=False)
-    rows = [
-        {"kind": kind, "read": read, "kept": report.kept[kind], "dropped": read - report.kept[kind]}
-        for kind, read in report.read.items()
-    ]
-    _table(console, "Items", rows)
-    dropped = [
-        {"kind": kind, "reason": reason, "items": count}
-        for kind, reasons in report.dropped.items()
-        for reason, count in reasons.items()
-    ]
-    _table(console, "Dropped", dropped)
-    for item, reason, detail in report.examples[:10]:
-        console.print(f"  {item}: {reason}: {detail}", markup=False)
-    if report.ignored:
-        listed = ", ".join(f"{count} {suffix}" for suffix, count in list(report.ignored.items())[:8])
-        console.print(f"not signals, left alone: {listed}", markup=False)
-    if report.out is not None:
-        parts = ", ".join(f"{name} {count}" for name, count in report.split.items())
-        console.print(f"{report.subjects} subjects ({parts}) written to {report.out}", markup=False)
-
-
 @cohort_app.command()
 def info(path: Annotated[Path, typer.Argument(help="Cohort folder.")]) -> None:
     """Say what is in a cohort."""
@@ -233,14 +97,14 @@ def _print_info(summary: CohortInfo) -> None:
     console = plain_console()
     for name, value in summary.facts.items():
         console.print(f"{name}: {value}", markup=False)
-    _table(console, "ECG", summary.ecg)
-    _table(console, "CMR", summary.cmr)
-    _table(console, "Splits (subjects)", summary.splits)
-    _table(console, "Labels", summary.labels)
-    groups = [{"group": name, "subjects": _listed(counts)} for name, counts in summary.groups.items()]
-    _table(console, "Groups", groups)
+    print_table(console, "ECG", summary.ecg)
+    print_table(console, "CMR", summary.cmr)
+    print_table(console, "Splits (subjects)", summary.splits)
+    print_table(console, "Labels", summary.labels)
+    groups = [{"group": name, "subjects": listed(counts)} for name, counts in summary.groups.items()]
+    print_table(console, "Groups", groups)
     for kind, reasons in summary.dropped.items():
-        console.print(f"dropped {kind}: {_listed(reasons) or 'none'}", markup=False)
+        console.print(f"dropped {kind}: {listed(reasons) or 'none'}", markup=False)
     console.print("on disk: " + ", ".join(f"{name} {size:.1f} MB" for name, size in summary.megabytes.items()))
 
 
@@ -261,25 +125,3 @@ def validate(
         console.print(f"{len(problems)} problems in {path}", markup=False)
         raise typer.Exit(1)
     console.print(f"{path}: no problem found", markup=False)
-
-
-def _table(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows of plain values as a table; nothing when there are none."""
-    if not rows:
-        return
-    table = Table(title=title, title_justify="left")
-    for name in rows[0]:
-        table.add_column(name, no_wrap=False)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    console.print(table)
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -12,7 +12,7 @@ _HOMES = {
     "make_split": "splits",
     "open_split": "splits",
     "simulate_cohort": "simulate",
-    "IngestOptions": "ingest_plan",
+    "IngestOptions": "ingest_options",
     "validate_cohort": "validate",
     "summarize": "info",
     "PairedDataset": "dataset",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -43,21 +44,21 @@ class ChunkWriter:
     Args:
         folder: Where the chunk shall stand.
         cine_dtype: "uint8" or "uint16", the type of all images of the cohort.
+        store: False for a report: rows are made, signals and images are not written.
     """
 
-    def __init__(self, folder: Path, cine_dtype: str = "uint8") -> None:
+    def __init__(self, folder: Path, cine_dtype: str = "uint8", store: bool = True) -> None:
         if cine_dtype not in ("uint8", "uint16"):
             raise ValueError(f"cine_dtype must be 'uint8' or 'uint16', got {cine_dtype!r}")
         self._folder = folder
-        self._working = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+        self._working = folder.with_name(f"{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+        self._store = store
         self._cine_dtype = cine_dtype
         self._files: dict[str, BinaryIO] = {}
         self._elements = dict.fromkeys(ARRAY_NAMES, 0)
         self.rows: Rows = {name: [] for name in ROW_TABLES}
 
     def __enter__(self) -> ChunkWriter:
-        if self._working.exists():
-            shutil.rmtree(self._working)
         self._working.mkdir(parents=True)
         self._files = {name: (self._working / f"{name}.bin").open("wb") for name in ARRAY_NAMES}
         return self
@@ -80,7 +81,9 @@ class ChunkWriter:
         """Add a subject with sex, age_years, site and group columns."""
         self.rows["subjects"].append({"subject": int(subject), **{key: plain(value) for key, value in fields.items()}})
 
-    def add_recording(self, recording: EcgRecording, subject: int, visit_days: float = math.nan) -> int:
+    def add_recording(
+        self, recording: EcgRecording, subject: int, visit_days: float = math.nan, flags: str = ""
+    ) -> int:
         """Add an ECG; returns its row within the chunk."""
         codes, step = pack_ecg(recording.samples)
         row: dict[str, Any] = {
@@ -96,11 +99,12 @@ class ChunkWriter:
             "scale_per_unit": step,
             "source": recording.source,
             "notes": "; ".join(recording.notes),
+            "flags": flags,
         }
         self.rows["recordings"].append(row)
         return int(row["recording"])
 
-    def add_study(self, cine: Cine, subject: int, visit_days: float = math.nan) -> int:
+    def add_study(self, cine: Cine, subject: int, visit_days: float = math.nan, flags: str = "") -> int:
         """Add a cine; returns its row within the chunk."""
         codes, scale, offset = pack_pixels(cine.pixels, self._cine_dtype)
         n_slices, n_frames, rows, columns = cine.pixels.shape
@@ -125,6 +129,7 @@ class ChunkWriter:
             "mask_labels": json.dumps({str(key): name for key, name in sorted(cine.mask_labels.items())}),
             "source": cine.source,
             "notes": "; ".join(cine.notes),
+            "flags": flags,
         }
         self.rows["studies"].append(row)
         return int(row["study"])
@@ -143,6 +148,8 @@ class ChunkWriter:
 
     def _append(self, name: str, values: np.ndarray) -> int:
         offset = self._elements[name]
+        if not self._store:
+            return offset
         self._files[name].write(np.ascontiguousarray(values).data)
         self._elements[name] += int(values.size)
         return offset

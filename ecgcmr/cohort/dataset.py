@@ -64,7 +64,9 @@ class DatasetOptions:
 
 
 class PairedDataset:
-    """Items of some subjects: every recording, paired with the subject's first study of the view.
+    """Items of some subjects: every recording, paired with the nearest usable study of the view in pairs.parquet.
+
+    In a cohort without pairs.parquet a recording is paired with the subject's first study of the view.
 
     Without an ECG pipeline (or for subjects without a recording) the items are the subjects' first studies. A modality
     without a pipeline is a (1, 1) or (1, 1, 1) zero array and `has_*` is False, so every batch has every key.
@@ -134,8 +136,7 @@ class PairedDataset:
         self.dropped: list[Dropped] = []
         recordings = self._usable("ecg", self.cohort.recordings, self._ecg, wanted)
         studies = self._usable("cmr", self.cohort.studies, self._cmr, wanted)
-        first_study = studies.drop_duplicates("subject").set_index("subject")["row"]
-        paired = recordings.assign(study=recordings["subject"].map(first_study).fillna(-1).astype(np.int64))
+        paired = recordings.assign(study=self._study_of(recordings, studies))
         alone = studies.drop_duplicates("subject")
         alone = alone[~alone["subject"].isin(recordings["subject"])]
         alone = pd.DataFrame({"subject": alone["subject"], "row": -1, "study": alone["row"]})
@@ -160,6 +161,16 @@ class PairedDataset:
         labels = self._item_labels()
         self._label_mask = torch.from_numpy(~np.isnan(labels))
         self._labels = torch.from_numpy(np.nan_to_num(labels, nan=0.0).astype(np.float32))
+
+    def _study_of(self, recordings: pd.DataFrame, studies: pd.DataFrame) -> NDArray[np.int64]:
+        """Row of the study that each recording is paired with (n,), -1 without."""
+        if self.cohort.pairs is None:
+            keys, first = recordings["subject"], studies.drop_duplicates("subject").set_index("subject")["row"]
+        else:
+            near = self.cohort.pairs[self.cohort.pairs["study"].isin(studies["row"])]
+            near = near.sort_values(["recording", "rank"], kind="stable").drop_duplicates("recording")
+            keys, first = recordings["row"], near.set_index("recording")["study"]
+        return keys.map(first).fillna(-1).to_numpy(dtype=np.int64)
 
     def _usable(
         self, kind: str, table: pd.DataFrame, array: PreparedArray | None, wanted: NDArray[np.int64]

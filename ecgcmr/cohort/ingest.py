@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import csv
-import logging
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ecgcmr import __version__
-from ecgcmr.cohort.chunks import Rows
-from ecgcmr.cohort.ingest_labels import LabelTable, aggregate
-from ecgcmr.cohort.ingest_plan import IngestOptions, Item, Plan, make_plan
-from ecgcmr.cohort.ingest_read import ReadOptions, read_chunk
-from ecgcmr.cohort.ledger import dropped_by_reason
-from ecgcmr.cohort.schema import CohortSchema, LabelSpec
-from ecgcmr.cohort.splits import Split, make_split, split_from_folds
+from ecgcmr.cohort.ingest_about import About, make_about
+from ecgcmr.cohort.ingest_finish import Counts, Ended, finish
+from ecgcmr.cohort.ingest_labels import LabelTable, VisitTable
+from ecgcmr.cohort.ingest_options import IngestOptions
+from ecgcmr.cohort.ingest_plan import Plan, make_plan
+from ecgcmr.cohort.ingest_read import ReadOptions
+from ecgcmr.cohort.ingest_run import Job, run_chunks
+from ecgcmr.cohort.ingest_tables import find_table
+from ecgcmr.cohort.pairing import PairCounts
+from ecgcmr.cohort.privacy import load_or_create_salt
+from ecgcmr.cohort.recipe import CmrFiles, EcgFiles, Recipe
 from ecgcmr.cohort.tables import sha256
-from ecgcmr.cohort.writer import CohortWriter, check_target
+from ecgcmr.cohort.writer import ABOUT_FOLDER, CohortWriter, check_target
 
-logger = logging.getLogger(__name__)
-
-CHUNK_ITEMS = {"ecg": 128, "cmr": 2}
 Progress = Callable[[int, int], None]
 
 
@@ -35,225 +35,169 @@ class IngestReport:
     """What an ingest did.
 
     Attributes:
-        out: The cohort, or None when nothing was kept and nothing was written.
+        out: The cohort, the part, or the folder of the report; None when nothing was kept and nothing was written.
         read: Kind -> items seen.
         kept: Kind -> items kept.
         dropped: Kind -> reason -> items dropped.
         examples: (item, reason, detail) of dropped items, the first of each kind and reason.
+        where: (kind, reason) -> the first dropped item.
         ignored: Suffix -> files that are no signals.
+        flags: Kind -> quality flag -> recordings or studies that have it.
         subjects: Number of subjects.
         split: Part -> number of subjects.
+        pairs: How ECG and CMR were paired, when there are both.
         statements: What was inferred, one sentence each.
     """
 
     out: Path | None
-    read: dict[str, int]
-    kept: dict[str, int]
-    dropped: dict[str, dict[str, int]]
-    examples: list[tuple[str, str, str]]
-    ignored: dict[str, int]
+    read: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, dict[str, int]] = field(default_factory=dict)
+    examples: list[tuple[str, str, str]] = field(default_factory=list)
+    where: dict[tuple[str, str], str] = field(default_factory=dict)
+    ignored: dict[str, int] = field(default_factory=dict)
+    flags: dict[str, dict[str, int]] = field(default_factory=dict)
     subjects: int = 0
     split: dict[str, int] = field(default_factory=dict)
+    pairs: PairCounts | None = None
     statements: list[str] = field(default_factory=list)
 
 
 def ingest(options: IngestOptions, progress: Progress | None = None) -> IngestReport:
     """Read folders of ECG and CMR files into a cohort.
 
-    Memory is bounded by one array file (or one study) for each worker. A killed ingest goes on when it is repeated with
-    the same files and options.
+    Memory is bounded by one array file (or one study) for each worker, beside some hundred bytes for each file. A
+    killed ingest goes on when it is repeated with the same files and options, and ends with the same bytes.
 
     Args:
         options: What to read and how.
-        progress: Called with (chunks done, chunks in all).
+        progress: Called with (items done, items in all).
 
     Raises:
-        ValueError, FileNotFoundError, FileExistsError: Options, labels table or target are wrong; files never are.
+        ValueError, FileNotFoundError, FileExistsError: Options, recipe, tables or target are wrong; files never are.
     """
     options.check()
     check_target(options.out, options.force)
-    labels = None
-    if options.labels is not None:
-        labels = LabelTable(options.labels, options.subject_column, options.item_column)
-        for column in (options.split_column, *options.group_columns):
-            labels.require(column)
-    plan = make_plan(options, labels)
-    if not plan.items:
-        return IngestReport(None, {}, {}, {}, [], dict(plan.ignored))
-    chunks = _chunks(plan.items)
-    identity = {**_origin(options), "items": plan.digest(), "version": __version__}
-    if options.labels is not None:
-        identity["labels"] = sha256(options.labels)
-    with CohortWriter(options.out, identity, len(chunks), "uint16", options.force) as writer:
-        for done in _run(writer, chunks, options):
-            if progress is not None:
-                progress(done, len(chunks))
-        rows = writer.collect()
-        report = _report(rows, plan)
-        if not rows["recordings"] and not rows["studies"]:
-            writer.discard()
-            return report
-        dense = _renumber(rows)
-        specs = _add_labels(rows, dense, labels, plan, options)
-        split = _split(dense, labels, plan, options)
-        schema = CohortSchema(
-            name=options.out.name,
-            provenance=options.provenance,
-            created_with=__version__,
-            labels=tuple(specs),
-            group_columns=_groups(rows, options),
-            origin=_origin(options),
-        )
-        out = writer.finish(rows, schema, [split])
-    if options.keep_map is not None:
-        _write_map(options.keep_map, plan, dense)
-    statements = _statements(plan, labels, split, len(dense))
-    parts = {name: len(members) for name, members in split.parts().items()}
-    return replace(report, out=out, subjects=len(dense), split=parts, statements=statements)
+    recipe, root = options.resolve()
+    salt = load_or_create_salt(options.salt, options.out) if options.salt is not None else None
+    labels, visits, tables = _open_tables(recipe, root)
+    plan = make_plan(recipe, root, labels, visits, salt)
+    if not len(plan):
+        return IngestReport(None, ignored=dict(plan.ignored))
+    about = make_about(recipe, options, plan, labels, salt)
+    del labels, visits  # as large as the tables; all that is needed from them is in the plan and in `about`
+    chunks = plan.chunks()
+    first, stop = _share(options.chunk, len(chunks))
+    identity = {**about.facts["origin"], "items": plan.digest(), "version": __version__, "tables": tables}
+    if options.chunk is not None:
+        identity["chunk"] = list(options.chunk)
+    with CohortWriter(options.out, identity, stop - first, "uint16", options.force) as writer:
+        about.save(writer.partial / ABOUT_FOLDER)
+        _read(writer, plan, chunks[first:stop], recipe, options, progress)
+        if options.chunk is not None:
+            out = writer.finish_part({"chunks": [first, stop, len(chunks)]})
+            _keep_map(options.keep_map, plan, None)
+            return IngestReport(out, statements=[f"part {options.chunk[0]} of {options.chunk[1]}: merge all parts"])
+        ended = finish(writer, about)
+    if ended.out is not None:
+        _keep_map(options.keep_map, plan, ended.dense)
+    return make_report(ended, about)
 
 
-def _chunks(items: list[Item]) -> list[list[Item]]:
-    """Items in chunks of one kind."""
-    chunks: list[list[Item]] = []
-    for item in items:
-        if not chunks or chunks[-1][0].kind != item.kind or len(chunks[-1]) >= CHUNK_ITEMS[item.kind]:
-            chunks.append([])
-        chunks[-1].append(item)
-    return chunks
+def _open_tables(recipe: Recipe, root: Path) -> tuple[LabelTable | None, VisitTable | None, dict[str, str]]:
+    """The recipe's tables, as far as they are there or must be, and the hashes of their files."""
+    labels = visits = None
+    hashes: dict[str, str] = {}
+    if recipe.table is not None:
+        there = recipe.table.sidecar or find_table(root, recipe.table.file, recipe.table.required, "table.file")
+        if there:
+            labels = LabelTable(recipe.table, root)
+            hashes["table"] = labels.fingerprint()
+    if recipe.visits is not None:
+        path = find_table(root, recipe.visits.file, recipe.visits.required, "visits.file")
+        if path is not None:
+            visits = VisitTable(recipe.visits, path)
+            hashes["visits"] = sha256(path)
+    return labels, visits, hashes
 
 
-def _origin(options: IngestOptions) -> dict[str, Any]:
-    """The options that decide the content, without any path."""
-    paths = {"out", "ecg", "cmr", "labels", "keep_map", "workers", "force", "provenance"}
-    values = {name: value for name, value in asdict(options).items() if name not in paths}
-    return {"kind": "ingested", **values}
+def _share(chunk: tuple[int, int] | None, count: int) -> tuple[int, int]:
+    """First and last-but-one chunk of part i of n."""
+    if chunk is None:
+        return 0, count
+    part, parts = chunk
+    return count * (part - 1) // parts, count * part // parts
 
 
-def _run(writer: CohortWriter, chunks: list[list[Item]], options: IngestOptions) -> Iterator[int]:
-    roots = [root for root in (options.ecg, options.cmr) if root is not None]
-    names = tuple(dict.fromkeys(str(name) for root in roots for name in (root, root.resolve())))
-    read = ReadOptions(
-        options.unit, options.rate_hz, options.leads, options.gain_uv_per_unit, options.incomplete, names
-    )
-    todo = writer.missing()
-    yield writer.merge_ready()
-    jobs = [(writer.chunk_folder(index), chunks[index], read, writer.cine_dtype) for index in todo]
-    if options.workers == 1 or len(jobs) <= 1:
-        for job in jobs:
-            read_chunk(*job)
-            yield writer.merge_ready()
-        return
-    from joblib import Parallel, delayed, parallel_config
+def _read(
+    writer: CohortWriter,
+    plan: Plan,
+    chunks: list[range],
+    recipe: Recipe,
+    options: IngestOptions,
+    progress: Progress | None,
+) -> None:
+    """Read all chunks that are missing."""
+    roots = tuple(dict.fromkeys(str(name) for folder in plan.folders.values() for name in (folder, folder.resolve())))
+    read = ReadOptions(recipe.ecg or EcgFiles(), recipe.cmr or CmrFiles(), roots, options.qc, options.time_limit_s)
 
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        pool = Parallel(n_jobs=min(options.workers, len(jobs)), return_as="generator_unordered")
-        for _ in pool(delayed(read_chunk)(*job) for job in jobs):
-            yield writer.merge_ready()
+    def job(index: int) -> Job:
+        items = [plan.item(position) for position in chunks[index]]
+        return writer.chunk_folder(index), items, read, writer.cine_dtype
 
-
-def _report(rows: Rows, plan: Plan) -> IngestReport:
-    ledger = rows["ledger"]
-    kinds = sorted({item.kind for item in plan.items})
-    items = {kind: {row["item"] for row in ledger if row["kind"] == kind} for kind in kinds}
-    kept = {kind: {row["item"] for row in ledger if row["kind"] == kind and row["status"] == "kept"} for kind in kinds}
-    examples: dict[tuple[str, str], tuple[str, str, str]] = {}
-    for row in ledger:
-        if row["status"] == "dropped":
-            examples.setdefault((row["kind"], row["reason"]), (row["item"], row["reason"], row["detail"]))
-    return IngestReport(
-        out=None,
-        read={kind: len(names) for kind, names in items.items()},
-        kept={kind: len(names) for kind, names in kept.items()},
-        dropped={kind: dropped_by_reason(ledger, kind) for kind in kinds},
-        examples=list(examples.values()),
-        ignored=dict(plan.ignored.most_common()),
-    )
+    total = sum(map(len, chunks))
+    done = total - sum(len(chunks[index]) for index in writer.missing())
+    if progress is not None:
+        progress(done, total)
+    for count in run_chunks(writer, job, options):
+        done += count
+        if progress is not None:
+            progress(done, total)
 
 
-def _renumber(rows: Rows) -> dict[int, int]:
-    """Make the numbers of the subjects that were kept dense; returns provisional -> final."""
-    kept = sorted({row["subject"] for name in ("recordings", "studies") for row in rows[name]})
-    dense = {subject: number for number, subject in enumerate(kept)}
-    for name in ("recordings", "studies"):
-        for row in rows[name]:
-            row["subject"] = dense[row["subject"]]
-    return dense
-
-
-def _add_labels(
-    rows: Rows, dense: dict[int, int], labels: LabelTable | None, plan: Plan, options: IngestOptions
-) -> list[LabelSpec]:
-    """Fill subjects, labels and recording_labels; returns the label specs."""
-    keys = {number: key for key, number in plan.subject_keys.items()}
-    own_rows = rows["recording_labels"]
-    rows["recording_labels"] = []
-    if labels is None:
-        for number in dense.values():
-            rows["subjects"].append({"subject": number, "sex": "", "age_years": float("nan"), "site": ""})
-            rows["labels"].append({"subject": number})
-        return []
-    leave_out = [column for column in (options.split_column, *options.group_columns) if column]
-    specs, values = labels.labels(options.label_columns, leave_out)
-    several = False
-    for provisional, number in dense.items():
-        mine = labels.rows_of(keys[provisional])
-        several |= len(mine) > 1
-        fields = labels.subject_fields(mine[0] if mine else -1, options.group_columns)
-        rows["subjects"].append({"subject": number, **fields})
-        rows["labels"].append({"subject": number, **aggregate(specs, values[mine])})
-    if several and specs:
-        labels.statements.append(
-            "some subjects have several rows: labels belong to recordings, and a subject's label is their maximum "
-            "(binary, event), minimum (time), first (category) or mean (number)"
-        )
-        specs = [replace(spec, level="recording") for spec in specs]
-        for row in own_rows:
-            found = values[row["label_row"]]
-            named = {spec.name: float(found[position]) for position, spec in enumerate(specs)}
-            rows["recording_labels"].append({"recording": row["recording"], **named})
-    return specs
-
-
-def _split(dense: dict[int, int], labels: LabelTable | None, plan: Plan, options: IngestOptions) -> Split:
-    if labels is None or not options.split_column:
-        return make_split(np.arange(len(dense)), options.seed)
-    keys = {number: key for key, number in plan.subject_keys.items()}
-    folds = {
-        number: labels.folds(options.split_column, labels.rows_of(keys[provisional]))
-        for provisional, number in dense.items()
-    }
-    return split_from_folds(folds, options.split, options.split_column)
-
-
-def _groups(rows: Rows, options: IngestOptions) -> tuple[str, ...]:
-    known = [name for name in ("sex", "site") if any(row.get(name) for row in rows["subjects"])]
-    return (*known, *options.group_columns)
-
-
-def _statements(plan: Plan, labels: LabelTable | None, split: Split, n_subjects: int) -> list[str]:
-    statements = list(labels.statements) if labels is not None else ["no labels table: every item is its own subject"]
-    if labels is not None:
-        unlabeled = sum(item.label_row < 0 for item in plan.items)
-        if unlabeled:
-            statements.append(f"{unlabeled} of {len(plan.items)} items have no row in the labels table")
-    single = Counter((item.kind, item.subject) for item in plan.items)
-    shared = sum(count for count in single.values() if count > 1)
-    if shared and (labels is None or labels.subject_column is None):
-        statements.append(f"{shared} items share their name with another one: taken as items of one subject")
-    outside = n_subjects - sum(len(members) for members in split.parts().values())
-    if outside:
+def make_report(ended: Ended, about: About) -> IngestReport:
+    """The report of an ingest or a merge that has ended."""
+    counts: Counts = ended.counts
+    kinds = list(about.facts["kinds"])
+    statements = list(about.statements)
+    outside = ended.subjects - sum(ended.split.values())
+    if ended.split and outside:
         statements.append(f"{outside} subjects are in no part of the split")
-    return statements
+    if ended.pairs is not None:
+        why = ", ".join(f"{reason} {count}" for reason, count in ended.pairs.unpaired.items())
+        statements.append(
+            f"{ended.pairs.paired} recordings have a study"
+            + (f"; without one: {why}" if why else "")
+            + (f"; {ended.pairs.studies_alone} studies have no recording" if ended.pairs.studies_alone else "")
+        )
+    return IngestReport(
+        out=ended.out,
+        read={kind: counts.read[kind] for kind in kinds},
+        kept={kind: counts.kept[kind] for kind in kinds},
+        dropped={kind: dict(counts.dropped.get(kind, {}).items()) for kind in kinds},
+        examples=list(counts.examples.values()),
+        where={key: example[0] for key, example in counts.examples.items()},
+        ignored=about.facts["ignored"],
+        flags={kind: dict(found.most_common()) for kind, found in counts.flags.items() if found},
+        subjects=ended.subjects,
+        split=ended.split,
+        pairs=ended.pairs,
+        statements=statements,
+    )
 
 
-def _write_map(path: Path, plan: Plan, dense: dict[int, int]) -> None:
-    """The list of files, keys and subjects, readable by its owner only."""
-    keys = {number: key for key, number in plan.subject_keys.items()}
+def _keep_map(path: Path | None, plan: Plan, kept: NDArray[np.int64] | None) -> None:
+    """Write the list of files, keys and subjects, readable by its owner only; in a part, with provisional numbers."""
+    if path is None:
+        return
+    number = {subject: position for position, subject in enumerate(kept.tolist())} if kept is not None else None
+    keys = list(plan.subject_keys)
     temporary = path.with_name(path.name + ".tmp")
     with open(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", newline="") as stream:  # noqa: PTH123
-        writer = csv.writer(stream)
-        writer.writerow(["kind", "item", "file", "key", "subject"])
-        for item in plan.items:
-            subject = dense.get(item.subject, -1)
+        writer: Any = csv.writer(stream)
+        writer.writerow(["kind", "item", "file", "key", "provisional" if number is None else "subject"])
+        for index in range(len(plan)):
+            item = plan.item(index)
+            subject = item.subject if number is None else number.get(item.subject, -1)
             writer.writerow([item.kind, item.name, item.path, keys[item.subject], subject])
     temporary.replace(path)

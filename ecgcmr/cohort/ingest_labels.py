@@ -1,7 +1,8 @@
-"""The labels table of an ingest: a CSV with one row for each item or subject."""
+"""The table of an ingest: whose item each row is, what becomes a label, and what is known about a subject."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,52 +11,80 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ecgcmr.cohort.ingest_tables import (
+    SIDECAR_ITEM,
+    days,
+    find_table,
+    numbers,
+    read_sidecars,
+    read_text_table,
+    tidy_key,
+)
+from ecgcmr.cohort.recipe import Column, Table, Visits
 from ecgcmr.cohort.schema import LabelSpec
 
 MAX_CATEGORIES = 20
-_SUBJECT_FIELDS = {
-    "sex": "sex",
-    "gender": "sex",
-    "age": "age_years",
-    "age_years": "age_years",
-    "site": "site",
-}
+_SUBJECT_FIELDS = {"sex": "sex", "gender": "sex", "age": "age_years", "age_years": "age_years", "site": "site"}
 _SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 _TRUTH = {"true": "1", "false": "0", "yes": "1", "no": "0"}
 
 
 class LabelTable:
-    """A labels table with keys matched as text.
+    """A table with keys matched as text.
 
     Args:
-        path: CSV file.
-        subject_column: Column with the subject, or None.
-        item_column: Column with the item; when neither is given the first column.
+        spec: Which columns mean what.
+        root: Folder that `spec.file` is relative to.
 
     Attributes:
-        table: The file as text; "" is missing.
+        table: The columns in use as text; "" is missing.
+        days: Day of each row (n,) [days since year 1], 0 where unknown.
         statements: What was inferred, one sentence each.
 
     Raises:
-        ValueError: The file is no table, or a column is not there; names those that are.
+        FileNotFoundError: The file is not there.
+        ValueError: It is no table, or a column is not there; names those that are.
     """
 
-    def __init__(self, path: Path, subject_column: str | None = None, item_column: str | None = None) -> None:
-        self.path = path
-        try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not a readable CSV table ({error})") from error
-        self.table = table.apply(lambda column: column.str.strip())
+    def __init__(self, spec: Table, root: Path) -> None:
+        self.spec = spec
         self.statements: list[str] = []
-        if subject_column is None and item_column is None:
-            item_column = str(self.table.columns[0])
-            self.statements.append(f"items are matched by the first column, {item_column!r}")
-        self.subject_column, self.item_column = subject_column, item_column
-        for column in (subject_column, item_column):
+        self.item_column, self.subject_column = spec.item, spec.subject
+        if spec.sidecar:
+            self.path, self.table = root / spec.file, read_sidecars(root, spec.file)
+            self.item_column = SIDECAR_ITEM
+            if not len(self.table):
+                raise FileNotFoundError(f"table.file: no file below {root} matches {spec.file}")
+        else:
+            found = find_table(root, spec.file, True, "table.file")
+            assert found is not None
+            self.path = found
+            self.table = read_text_table(self.path, self._needed())
+        if self.subject_column is None and self.item_column is None:
+            self.item_column = str(self.table.columns[0])
+            self.statements.append(f"items are matched by the first column, {self.item_column!r}")
+        for column in self._named():
             self.require(column)
-        self._by_item = self._index(item_column, unique=True)
-        self._by_subject = self._index(subject_column, unique=False)
+        self._by_item = self._index(self.item_column, unique=True)
+        self._by_subject = self._index(self.subject_column, unique=False)
+        self._subjects = self.table[self.subject_column].tolist() if self.subject_column else []
+        self.days = np.zeros(len(self.table), dtype=np.int32)
+        if spec.date is not None:
+            self.days, wrong = days(self.table[spec.date])
+            if wrong:
+                self.statements.append(f"{wrong} values of column {spec.date!r} are no dates; expected YYYY-MM-DD")
+
+    def _named(self) -> list[str]:
+        spec = self.spec
+        fields = [column.column for column in (spec.sex, spec.age, spec.site) if column is not None]
+        names = [self.subject_column, self.item_column, spec.date, spec.fold, *fields, *spec.groups]
+        names += [*(spec.labels or ()), *(codes.column for codes in spec.codes)]
+        return [name for name in dict.fromkeys(names) if name is not None]
+
+    def _needed(self) -> list[str] | None:
+        """The columns to read; None for all, when labels or keys are to be found by looking."""
+        looking = self.spec.labels == () or (self.subject_column is None and self.item_column is None)
+        return None if looking else self._named()
 
     def require(self, column: str | None) -> None:
         """Raise ValueError for a column that is not there."""
@@ -66,8 +95,8 @@ class LabelTable:
         if column is None:
             return {}
         found: dict[str, int] = {}
-        for row, value in enumerate(self.table[column]):
-            key = _key(value)
+        for row, value in enumerate(self.table[column].tolist()):
+            key = tidy_key(value)
             if unique and key and key in found:
                 raise ValueError(
                     f"{self.path}: column {column!r} has the same value in data rows {found[key] + 1} and {row + 1}; "
@@ -77,68 +106,81 @@ class LabelTable:
                 found.setdefault(key, row)
         return found
 
-    def find(self, candidates: Sequence[str]) -> tuple[int, str | None]:
-        """Row and subject key of an item, by the first candidate that is an item or a subject; else (-1, None)."""
-        for candidate in candidates:
-            key = _key(candidate)
-            row = self._by_item.get(key, self._by_subject.get(key, -1))
-            if row >= 0:
-                subject = self.table[self.subject_column].iloc[row] if self.subject_column else key
-                return row, _key(str(subject)) or key
-        return -1, None
+    def find(self, items: Sequence[str], subjects: Sequence[str]) -> tuple[int, str | None]:
+        """Row and subject key by the first of `items` that is an item, else of `subjects` that is a subject.
 
-    def rows_of(self, subject_key: str) -> list[int]:
-        """All rows of a subject."""
-        if self.subject_column is None:
-            row = self._by_item.get(_key(subject_key), -1)
-            return [row] if row >= 0 else []
-        return self._rows_by_subject.get(subject_key, [])
-
-    @property
-    def _rows_by_subject(self) -> dict[str, list[int]]:
-        if not hasattr(self, "_rows"):
-            assert self.subject_column is not None
-            self._rows: dict[str, list[int]] = {}
-            for row, value in enumerate(self.table[self.subject_column]):
-                self._rows.setdefault(_key(value), []).append(row)
-        return self._rows
-
-    def folds(self, column: str, rows: Sequence[int]) -> list[str]:
-        """Fold values of rows."""
-        self.require(column)
-        return [_key(self.table[column].iloc[row]) for row in rows]
-
-    def subject_fields(self, row: int, groups: Sequence[str]) -> dict[str, str | float]:
-        """Sex, age, site and group columns of a row, as far as the table has them."""
-        fields: dict[str, str | float] = {"sex": "", "age_years": float("nan"), "site": ""}
-        for column in self.table.columns:
-            target = _SUBJECT_FIELDS.get(column.lower())
-            text = self.table[column].iloc[row] if row >= 0 else ""
-            if target == "age_years":
-                fields[target] = _number(text)
-            elif target is not None:
-                fields[target] = _SEXES.get(text.lower(), text) if target == "sex" else text
-            elif column in groups:
-                fields[column] = text
-        return fields
-
-    def labels(self, chosen: Sequence[str], leave_out: Sequence[str]) -> tuple[list[LabelSpec], NDArray[np.float64]]:
-        """Label columns with their inferred kind, and their values (rows, K); says what was left out and why.
-
-        Args:
-            chosen: Columns to take; empty for all that can be.
-            leave_out: Columns that have another use (folds, groups).
+        All items come first: the number of a study may be that of another subject.
         """
-        for column in chosen:
-            self.require(column)
-        used = {self.subject_column, self.item_column, *leave_out}
-        names = list(chosen) or [
-            name for name in self.table.columns if name not in used and name.lower() not in _SUBJECT_FIELDS
-        ]
+        row, known = -1, ""
+        for names, index in ((items, self._by_item), (subjects, self._by_subject)):
+            for name in names if index and row < 0 else ():
+                known = tidy_key(name)
+                row = index.get(known, -1)
+                if row >= 0:
+                    break
+        if row < 0:
+            return -1, None
+        return row, (tidy_key(self._subjects[row]) if self._subjects else known) or known
+
+    def fingerprint(self) -> str:
+        """sha256 of the columns in use."""
+        digest = hashlib.sha256()
+        for name in self.table.columns:
+            digest.update("\0".join([name, *self.table[name].tolist()]).encode())
+        return digest.hexdigest()
+
+    def example(self) -> str:
+        """The first key."""
+        return next(iter(self._by_item or self._by_subject), "")
+
+    def subject_of_rows(self, subject_keys: dict[str, int]) -> NDArray[np.int64]:
+        """Number of the subject of each row (n,); -1 for rows of subjects without a file."""
+        column = self.subject_column or self.item_column
+        return np.array(
+            [subject_keys.get(tidy_key(value), -1) for value in self.table[column].tolist()], dtype=np.int64
+        )
+
+    def folds(self) -> list[str]:
+        """Fold value of each row."""
+        assert self.spec.fold is not None
+        return [tidy_key(value) for value in self.table[self.spec.fold].tolist()]
+
+    def subject_fields(self) -> pd.DataFrame:
+        """Sex, age, site and group columns of each row, as far as the table has them."""
+        size = len(self.table)
+        out = pd.DataFrame({"sex": [""] * size, "age_years": np.full(size, np.nan), "site": [""] * size})
+        wanted = {"sex": self.spec.sex, "age_years": self.spec.age, "site": self.spec.site}
+        for name in self.table.columns:
+            target = _SUBJECT_FIELDS.get(name.lower())
+            if target is not None and wanted[target] is None and name not in self.spec.groups:
+                wanted[target] = Column(column=name)
+        for target, column in wanted.items():
+            if column is None:
+                continue
+            texts = self.table[column.column].map(lambda text, c=column: "" if text in c.missing else text)
+            texts = texts.map(lambda text, c=column: c.values.get(text, text))
+            if target == "age_years":
+                out[target] = numbers(texts)
+            elif target == "sex":
+                out[target] = texts.map(lambda text: _SEXES.get(text.lower(), text))
+            else:
+                out[target] = texts
+        for name in self.spec.groups:
+            out[name] = self.table[name].astype(object).to_numpy()
+        return out
+
+    def labels(self) -> tuple[list[LabelSpec], NDArray[np.float64]]:
+        """Label columns with their inferred kind, and their values (rows, K); says what was left out and why."""
+        chosen = self.spec.labels
+        fields = [column.column for column in (self.spec.sex, self.spec.age, self.spec.site) if column is not None]
+        used = {self.subject_column, self.item_column, self.spec.date, self.spec.fold, *self.spec.groups, *fields}
+        names = list(chosen or ())
+        if chosen == () and not self.spec.codes:
+            names = [name for name in self.table.columns if name not in used and name.lower() not in _SUBJECT_FIELDS]
         specs: list[LabelSpec] = []
         values: list[NDArray[np.float64]] = []
         for name in names:
-            spec, found, why = _infer(name, self.table[name])
+            spec, found, why = _infer(name, self.table[name].astype(object))
             if spec is None:
                 if chosen:
                     raise ValueError(f"{self.path}: column {name!r} cannot be a label: {why}")
@@ -147,37 +189,57 @@ class LabelTable:
             self.statements.append(f"label {name!r} is {spec.kind}{why}")
             specs.append(spec)
             values.append(found)
-        shape = (len(self.table), 0)
-        return specs, np.stack(values, axis=1) if values else np.zeros(shape)
+        for codes in self.spec.codes:
+            pattern = re.compile(codes.pattern)
+            listed = [set(pattern.findall(text)) for text in self.table[codes.column].tolist()]
+            for name, wanted in codes.labels.items():
+                hits = np.array([float(not found.isdisjoint(wanted)) for found in listed])
+                hits[(self.table[codes.column] == "").to_numpy(dtype=bool)] = np.nan
+                text = f"any of {', '.join(wanted)} in column {codes.column}"
+                specs.append(LabelSpec(name, "binary", description=text))
+                values.append(hits)
+                self.statements.append(f"label {name!r} is binary (prevalence {np.nanmean(hits):.3f})")
+        return specs, np.stack(values, axis=1) if values else np.zeros((len(self.table), 0))
 
 
-def aggregate(specs: Sequence[LabelSpec], values: NDArray[np.float64]) -> dict[str, float]:
-    """Labels of a subject from its rows (n, K): maximum (binary, event), minimum (time), first (category), mean."""
-    result = {}
-    for position, spec in enumerate(specs):
-        seen = values[~np.isnan(values[:, position]), position]
-        if not len(seen):
-            result[spec.name] = float("nan")
-        elif spec.kind in ("binary", "event"):
-            result[spec.name] = float(seen.max())
-        elif spec.kind == "time":
-            result[spec.name] = float(seen.min())
-        elif spec.kind == "category":
-            result[spec.name] = float(seen[0])
-        else:
-            result[spec.name] = float(seen.mean())
-    return result
+class VisitTable:
+    """The day of each visit of a subject."""
+
+    def __init__(self, spec: Visits, path: Path) -> None:
+        table = read_text_table(path, [spec.subject, *spec.columns.values()])
+        self._rows = {tidy_key(key): row for row, key in enumerate(table[spec.subject].tolist())}
+        self._days = {visit: days(table[column])[0] for visit, column in spec.columns.items()}
+
+    def day(self, subject: str, visit: str) -> int:
+        """Day of a visit [days since year 1], 0 where unknown."""
+        row = self._rows.get(tidy_key(subject), -1)
+        return int(self._days[visit][row]) if row >= 0 and visit in self._days else 0
+
+
+def aggregate(specs: Sequence[LabelSpec], values: pd.DataFrame, subjects: NDArray[np.int64], size: int) -> pd.DataFrame:
+    """Labels of subjects 0 ... size - 1: their rows' maximum (binary, event), minimum (time), first (category) or mean.
+
+    Args:
+        specs: The labels.
+        values: One row for each row of the table, one column for each label.
+        subjects: Subject of each row (n,), -1 for none.
+        size: Number of subjects.
+    """
+    ways = {"binary": "max", "event": "max", "time": "min", "category": "first", "regression": "mean"}
+    known = subjects >= 0
+    grouped = values[known].groupby(subjects[known], sort=True)
+    out = pd.DataFrame({spec.name: getattr(grouped[spec.name], ways[spec.kind])() for spec in specs})
+    return out.reindex(range(size))
 
 
 def _infer(name: str, column: pd.Series) -> tuple[LabelSpec | None, NDArray[np.float64], str]:
     """Kind and values of a column; no spec and a reason when it cannot be a label."""
-    texts = column.str.lower().map(lambda text: _TRUTH.get(text, text))
-    values = np.array([_number(text) for text in texts], dtype=np.float64)
-    filled = (column != "").to_numpy()
+    values = numbers(column.str.lower().map(lambda text: _TRUTH.get(text, text)))
+    filled = (column != "").to_numpy(dtype=bool)
     nothing = np.zeros(0)
     if not filled.any():
         return None, nothing, "it is empty"
-    if np.isnan(values[filled]).mean() == 0:
+    if not np.isnan(values[filled]).any():
         seen = values[filled]
         if np.isin(seen, (0.0, 1.0)).all():
             kind = "event" if name.lower().endswith("_event") else "binary"
@@ -189,19 +251,7 @@ def _infer(name: str, column: pd.Series) -> tuple[LabelSpec | None, NDArray[np.f
     words = sorted(set(column[filled]))
     if len(words) > MAX_CATEGORIES or len(words) > 0.5 * filled.sum():
         return None, nothing, f"{len(words)} different texts are no categories"
-    codes = np.array([float(words.index(text)) if text else np.nan for text in column])
+    code = {word: float(position) for position, word in enumerate(words)}
+    codes = np.array([code.get(text, np.nan) for text in column])
     spec = LabelSpec(name, "category", description=f"column {name}", values=tuple(words))
     return spec, codes, f" ({len(words)} values)"
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
-
-
-def _key(text: str) -> str:
-    """Keys as text; 12.0 (a number that went through a spreadsheet) is 12."""
-    text = text.strip()
-    return text[:-2] if re.fullmatch(r"\d+\.0", text) else text

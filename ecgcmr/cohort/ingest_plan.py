@@ -1,111 +1,29 @@
-"""What an ingest will read: options, the walk through the folders, and whose item each file is."""
+"""What an ingest will read: every file with its subject, its row of the table and its day, kept small in memory."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import zipfile
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ecgcmr.cohort.ingest_labels import LabelTable
-from ecgcmr.cohort.ledger import Redactor
-from ecgcmr.ecg.readers.array import recording_keys
+from ecgcmr.cohort.ingest_labels import LabelTable, VisitTable
+from ecgcmr.cohort.ingest_walk import Seen, suffix_of, walk_cmr, walk_ecg
+from ecgcmr.cohort.ledger import LedgerRow, Reason, Redactor
+from ecgcmr.cohort.privacy import Pseudonymizer
+from ecgcmr.cohort.recipe import Recipe
 
-WFDB_SUFFIXES = (".hea", ".dat", ".mat")
-HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
-ARRAY_SUFFIXES = (".npz", ".npy", *HDF5_SUFFIXES)
-UNREAD_ECG = (".dat",)  # signals without the header that tells what they are
-_TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".json")  # beside recordings these are tables of labels far more often
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-_MASK_ENDINGS = ("_gt", "_seg", "_mask", "_label", "_labels")
-_ARRAY_KEYS = ("ecg_id", "ids", "key", "record")
-_ARRAY_SIGNALS = ("ecg", "signals", "samples", "x", "X")
+KINDS = ("ecg", "cmr")
+CHUNK_ITEMS = {"ecg": 128, "cmr": 2}
+_SUPPORTED = 1
 
 
-@dataclass(frozen=True)
-class IngestOptions:
-    """How to turn folders of files into a cohort.
-
-    Attributes:
-        out: Folder of the cohort.
-        ecg: Folder of ECG files of any format that `ecgcmr.ecg.readers` knows, or None.
-        cmr: Folder with one folder, zip or NIfTI file for each study, or None.
-        labels: CSV with one row for each item or subject, or None.
-        unit: Unit of ECG files that do not state one: "mV", "uV", "V", or "z" for standardised arrays.
-        rate_hz: Sampling rate of arrays that do not state one [Hz].
-        leads: Lead names of arrays that do not state them.
-        gain_uv_per_unit: Microvolts per digital unit, replacing the gains of WFDB headers.
-        subject_column: Column of the labels with the subject.
-        item_column: Column of the labels with the item (record name, array key); default: the first column.
-        label_columns: Columns to take as labels; empty for all that can be.
-        group_columns: Columns to take as groups.
-        subject_regex: Its first group, found in the relative path, is the item's key instead of the file's stem.
-        cmr_level: Depth of the folders under `cmr` that hold one study each.
-        incomplete: "error" drops a study in which a frame is missing, "drop" only the slices concerned.
-        split_column: Column with official folds.
-        split: Part -> fold values.
-        seed: Seed of the default split when there are no folds.
-        provenance: Free text for cohort.json and every card.
-        workers: Processes.
-        keep_map: File outside the cohort for the list of files, keys and subject numbers; None keeps no such list.
-        force: Replace a finished cohort.
-    """
-
-    out: Path
-    ecg: Path | None = None
-    cmr: Path | None = None
-    labels: Path | None = None
-    unit: str | None = None
-    rate_hz: float | None = None
-    leads: tuple[str, ...] | None = None
-    gain_uv_per_unit: float | None = None
-    subject_column: str | None = None
-    item_column: str | None = None
-    label_columns: tuple[str, ...] = ()
-    group_columns: tuple[str, ...] = ()
-    subject_regex: str | None = None
-    cmr_level: int = 1
-    incomplete: str = "error"
-    split_column: str | None = None
-    split: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    seed: int = 0
-    provenance: str = "ingested"
-    workers: int = 1
-    keep_map: Path | None = None
-    force: bool = False
-
-    def check(self) -> None:
-        """Refuse options that contradict each other or name what is not there.
-
-        Raises:
-            FileNotFoundError: A folder or the labels table does not exist.
-            ValueError: Options that do not go together.
-        """
-        if self.ecg is None and self.cmr is None:
-            raise ValueError("nothing to ingest: give --ecg DIR, --cmr DIR, or both")
-        for name, path in (("--ecg", self.ecg), ("--cmr", self.cmr)):
-            if path is not None and not path.is_dir():
-                raise FileNotFoundError(f"{name} {path}: there is no such folder")
-        if self.labels is not None and not self.labels.is_file():
-            raise FileNotFoundError(f"--labels {self.labels}: there is no such file")
-        if bool(self.split_column) != bool(self.split):
-            raise ValueError("--split-column and --split belong together: --split-column fold --split test=8 ...")
-        if self.split_column and self.labels is None:
-            raise ValueError("--split-column needs --labels")
-        if self.keep_map is not None and self.out.resolve() in self.keep_map.resolve().parents:
-            raise ValueError(f"--keep-map {self.keep_map} lies inside the cohort: identifiers must stay outside of it")
-        if self.workers < 1 or self.cmr_level < 1:
-            raise ValueError(f"workers and cmr_level must be at least 1, got {self.workers} and {self.cmr_level}")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One recording or study to read.
 
@@ -117,6 +35,8 @@ class Item:
         subject: Number given to its subject for now; made dense when it is known what was kept.
         label_row: Row of the labels table, or -1.
         supported: False for formats without a reader: goes into the ledger unread.
+        day: Day of the recording by the tables, on the subject's own secret calendar; None where they do not say.
+        shift: What to add to a day since year 1 that the file states, to get to that calendar.
     """
 
     kind: str
@@ -126,135 +46,242 @@ class Item:
     subject: int
     label_row: int
     supported: bool = True
+    day: int | None = None
+    shift: int = 0
 
 
 @dataclass
 class Plan:
-    """All items in the order in which they will stand in the cohort.
+    """All items in the order in which they will stand in the cohort; a few dozen bytes for each beside its name.
 
     Attributes:
-        items: The items.
+        folders: Kind -> folder.
+        paths: Relative path of each item.
         subject_keys: Key of each provisional subject; held in memory only.
         ignored: Suffix -> number of files that are no signals.
+        left_out: (kind, relative path, reason) of files that are not read by themselves.
+        path_values: Name of a group of the recipe's path pattern -> value of each provisional subject.
+        path_folds: Fold of each item by its path, when the pattern has one.
     """
 
-    items: list[Item] = field(default_factory=list)
+    folders: dict[str, Path]
+    redact: Redactor
+    paths: list[str] = field(default_factory=list)
     subject_keys: dict[str, int] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)
+    left_out: list[tuple[str, str, Reason]] = field(default_factory=list)
+    path_values: dict[str, list[str]] = field(default_factory=dict)
+    path_folds: list[str] = field(default_factory=list)
+    kinds: array[int] = field(default_factory=lambda: array("b"))
+    rows: array[int] = field(default_factory=lambda: array("i"))
+    subjects: array[int] = field(default_factory=lambda: array("i"))
+    label_rows: array[int] = field(default_factory=lambda: array("i"))
+    days: array[int] = field(default_factory=lambda: array("i"))
+    flags: array[int] = field(default_factory=lambda: array("b"))
+    sizes: array[int] = field(default_factory=lambda: array("q"))
+    times: array[int] = field(default_factory=lambda: array("q"))
+    shifts: array[int] = field(default_factory=lambda: array("i"))
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self.paths)
+
+    def item(self, index: int) -> Item:
+        """One item, made when it is asked for."""
+        kind, relative, row = KINDS[self.kinds[index]], self.paths[index], self.rows[index]
+        folder, subject = self.folders[kind], self.subjects[index]
+        shift = self.shifts[subject] if len(self.shifts) else 0
+        return Item(
+            kind,
+            folder / relative,
+            self.redact(relative or folder.name) + (f" row {row}" if row >= 0 else ""),
+            row,
+            subject,
+            self.label_rows[index],
+            bool(self.flags[index] & _SUPPORTED),
+            self.days[index] + shift if self.days[index] else None,
+            shift,
+        )
+
+    def chunks(self) -> list[range]:
+        """Items in chunks of one kind, each small enough for the memory of one worker."""
+        found = []
+        for number, kind in enumerate(KINDS):
+            count = self.kinds.count(number)
+            first = 0 if number == 0 else len(self) - count
+            size = CHUNK_ITEMS[kind]
+            found += [range(start, min(start + size, first + count)) for start in range(first, first + count, size)]
+        return found
 
     def digest(self) -> str:
-        """sha256 over names, sizes and times of all files, to know a run again without storing a name."""
+        """sha256 over paths, sizes and times of all files, to know a run again without storing a name."""
         digest = hashlib.sha256()
-        for item in self.items:
-            stat = item.path.stat()
-            line = f"{item.kind}|{item.path}|{item.row}|{item.subject}|{stat.st_size}|{stat.st_mtime_ns}\n"
-            digest.update(line.encode())
+        columns = (self.paths, self.kinds, self.rows, self.subjects, self.label_rows, self.days, self.sizes, self.times)
+        for values in zip(*columns, strict=True):
+            digest.update("|".join(map(str, values)).encode() + b"\n")
         return digest.hexdigest()
 
+    def ignored_rows(self) -> Iterator[LedgerRow]:
+        """Rows of the ledger for files that are not read by themselves."""
+        for kind, relative, reason in self.left_out:
+            yield LedgerRow(self.redact(relative), kind, "ignored", reason.value)
 
-def make_plan(options: IngestOptions, labels: LabelTable | None) -> Plan:
-    """Walk the folders and give every item its subject and its row of labels."""
-    plan = Plan()
-    redact = Redactor([root for root in (options.ecg, options.cmr) if root is not None])
-    pattern = re.compile(options.subject_regex) if options.subject_regex else None
 
-    def add(kind: str, path: Path, root: Path, keys: list[str], row: int = -1, supported: bool = True) -> None:
-        relative = path.relative_to(root).as_posix() if path != root else path.name
-        match = pattern.search(relative) if pattern else None
-        candidates = ([match.group(1)] if match else []) + keys
-        label_row, subject_key = labels.find(candidates) if labels is not None else (-1, None)
-        key = subject_key if subject_key is not None else candidates[0]
+class _Planner:
+    """Gives every file its subject, its row of the table and its day."""
+
+    def __init__(self, recipe: Recipe, plan: Plan, labels: LabelTable | None, visits: VisitTable | None) -> None:
+        self.recipe, self.plan, self.labels, self.visits = recipe, plan, labels, visits
+        self.pattern = re.compile(recipe.path) if recipe.path else None
+        named = set(self.pattern.groupindex) if self.pattern else set()
+        self.columns = sorted(named - {"subject", "item", "visit", "fold"})
+        self.has_fold = "fold" in named
+        plan.path_values = {name: [] for name in self.columns}
+
+    def add(self, kind: str, seen: Seen) -> None:
+        plan = self.plan
+        if seen.reason is not None:
+            self._leave_out(kind, seen.relative, seen.reason)
+            return
+        match = self.pattern.search(seen.relative) if self.pattern else None
+        said = {name: value for name, value in match.groupdict().items() if value} if match else {}
+        own = [said[name] for name in ("item", "subject") if name in said]
+        short = seen.keys[-1] if kind == "ecg" and seen.row < 0 else seen.keys[0]
+        label_row, subject_key = -1, None
+        if self.labels is not None:
+            subjects = [said["subject"]] if "subject" in said else [*own, *seen.keys]
+            label_row, subject_key = self.labels.find([*own, *seen.keys], subjects)
+        key = subject_key or said.get("subject") or (own or [short])[0]
         subject = plan.subject_keys.setdefault(key, len(plan.subject_keys))
-        name = redact(relative) + (f" row {row} ({redact(keys[0])})" if row >= 0 else "")
-        plan.items.append(Item(kind, path, name, row, subject, label_row, supported))
+        for name in self.columns:
+            values = plan.path_values[name]
+            if len(values) <= subject:
+                values.append(said.get(name, ""))
+        if self.has_fold:
+            plan.path_folds.append(said.get("fold", ""))
+        day = int(self.labels.days[label_row]) if self.labels is not None and label_row >= 0 else 0
+        if not day and self.visits is not None and "visit" in said:
+            day = self.visits.day(key, said["visit"])
+        plan.paths.append(seen.relative)
+        plan.kinds.append(KINDS.index(kind))
+        plan.rows.append(seen.row)
+        plan.subjects.append(subject)
+        plan.label_rows.append(label_row)
+        plan.days.append(day)
+        plan.flags.append(_SUPPORTED if seen.supported else 0)
+        plan.sizes.append(seen.size)
+        plan.times.append(seen.changed_ns)
+        plan.redact(seen.relative)  # numbers its long numbers in the order of the plan
 
-    if options.ecg is not None:
-        for path, keys, row, supported in _walk_ecg(options.ecg, plan.ignored):
-            add("ecg", path, options.ecg, keys, row, supported)
-    if options.cmr is not None:
-        for path, keys in _walk_cmr(options.cmr, options.cmr_level, plan.ignored):
-            add("cmr", path, options.cmr, keys)
+    def _leave_out(self, kind: str, relative: str, reason: Reason) -> None:
+        self.plan.left_out.append((kind, relative, reason))
+        self.plan.redact(relative)
+        if reason in (Reason.NOT_A_SIGNAL, Reason.NOT_WANTED):
+            self.plan.ignored[suffix_of(relative) or PurePosixPath(relative).name] += 1
+        elif reason is Reason.MASK_FILE:
+            self.plan.ignored["mask files (.nii)"] += 1
+
+    def find_duplicates(self) -> set[int]:
+        """Items whose file was met before under the same name in another folder, with the same bytes."""
+        plan = self.plan
+        marks = array("q")
+        for index, relative in enumerate(plan.paths):
+            # DICOM folders have no name of their own; rows of an array file are told apart by their row
+            name = relative.rpartition("/")[2] + f"|{plan.sizes[index]}|{plan.rows[index]}|{plan.kinds[index]}"
+            digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+            marks.append(int.from_bytes(digest, "little", signed=True))
+        values, counts = np.unique(np.frombuffer(marks, dtype=np.int64), return_counts=True)
+        several = set(values[counts > 1].tolist())
+        met: set[tuple[int, bytes]] = set()
+        twice: set[int] = set()
+        for index, mark in enumerate(marks if several else ()):
+            path = plan.folders[KINDS[plan.kinds[index]]] / plan.paths[index]
+            if mark not in several or plan.rows[index] > 0 or not path.is_file():
+                continue
+            content = (mark, _content(path))
+            if content in met:
+                twice.add(index)
+            met.add(content)
+        return twice
+
+    def remove(self, twice: set[int]) -> None:
+        """Move items to the files that are not read."""
+        plan = self.plan
+        gone = {(plan.kinds[index], plan.paths[index]) for index in twice}
+        keep = [k for k in range(len(plan)) if (plan.kinds[k], plan.paths[k]) not in gone]
+        plan.left_out += [(KINDS[kind], relative, Reason.DUPLICATE) for kind, relative in sorted(gone)]
+        plan.paths = [plan.paths[k] for k in keep]
+        plan.path_folds = [plan.path_folds[k] for k in keep] if plan.path_folds else []
+        for name in ("kinds", "rows", "subjects", "label_rows", "days", "flags", "sizes", "times"):
+            values = getattr(plan, name)
+            setattr(plan, name, array(values.typecode, (values[k] for k in keep)))
+
+
+def make_plan(
+    recipe: Recipe, root: Path, labels: LabelTable | None, visits: VisitTable | None = None, salt: bytes | None = None
+) -> Plan:
+    """Walk the folders and give every item its subject, its row of labels and its day.
+
+    Args:
+        recipe: The recipe.
+        root: The folder that it speaks of.
+        labels: Its table, or None.
+        visits: Its table of visit days, or None.
+        salt: Secret of the subjects' calendars; derived from the keys, which are not stored, when None.
+
+    Raises:
+        FileNotFoundError: A folder of the recipe is not there.
+        ValueError: Not one item is in the table.
+    """
+    folders = {
+        kind: (root / section.folder).absolute()
+        for kind, section in (("ecg", recipe.ecg), ("cmr", recipe.cmr))
+        if section is not None
+    }
+    missing = [kind for kind, folder in folders.items() if not folder.is_dir()]
+    if missing and (len(missing) == len(folders) or recipe.name != "folder"):
+        kind = missing[0]
+        raise FileNotFoundError(f"{folders[kind]}: there is no such folder; {recipe.name} should have its {kind} there")
+    plan = Plan(folders, Redactor(folders.values()))
+    planner = _Planner(recipe, plan, labels, visits)
+    shared = len(folders) == 2 and folders["ecg"] == folders["cmr"]
+    if recipe.ecg is not None and "ecg" not in missing:
+        for seen in walk_ecg(folders["ecg"], recipe.ecg, recipe.cmr if shared else None):
+            planner.add("ecg", seen)
+    if recipe.cmr is not None and "cmr" not in missing:
+        for seen in walk_cmr(folders["cmr"], recipe.cmr, alone=not shared):
+            planner.add("cmr", seen)
+    twice = planner.find_duplicates()
+    if twice:
+        planner.remove(twice)
+    if labels is not None and len(plan) and max(plan.label_rows) < 0:
+        raise ValueError(
+            f"{labels.path}: none of the {len(plan)} items is in column "
+            f"{labels.item_column or labels.subject_column!r}: files are called {_shape(plan.paths[0])!r}, that column "
+            f"holds {_shape(labels.example())!r} (digits written as 0); choose another column, or a path pattern that "
+            "takes the key out of the name"
+        )
+    _hide_days(plan, salt)
     return plan
 
 
-def _files(root: Path) -> list[Path]:
-    """All files below a folder, sorted; linked folders are followed once, hidden files left out."""
-    found: list[Path] = []
-    seen: set[str] = set()
-    for folder, inner, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back up
-            inner.clear()
-            continue
-        seen.add(real)
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.is_file())
+def _hide_days(plan: Plan, salt: bytes | None) -> None:
+    """Give every subject a calendar of its own, so that no date stands in what a run writes."""
+    secret = salt or hashlib.sha256("\n".join(sorted(plan.subject_keys)).encode()).digest()
+    names = Pseudonymizer(secret)
+    plan.shifts = array("i", (names.day_offset(key, "1950-01-01") for key in plan.subject_keys))
 
 
-def _walk_ecg(root: Path, ignored: Counter[str]) -> Iterator[tuple[Path, list[str], int, bool]]:
-    """(file, keys, row, supported) of every recording under a folder."""
-    from ecgcmr.ecg.readers import ECG_SUFFIXES
-
-    for path in _files(root):
-        suffix = path.suffix.lower()
-        relative = path.relative_to(root).with_suffix("").as_posix()
-        if suffix in ARRAY_SUFFIXES:
-            for row, key in enumerate(array_keys(path)):
-                yield path, [key], row, True
-        elif suffix in (".dat", ".mat") and path.with_suffix(".hea").is_file():
-            continue  # read with its header
-        elif suffix in UNREAD_ECG:
-            yield path, [path.stem, relative], -1, False
-        elif suffix in ECG_SUFFIXES and suffix not in _TEXT_SUFFIXES:
-            yield path, [path.stem, relative], -1, True
-        else:
-            ignored[suffix or path.name] += 1
+def _shape(text: str) -> str:
+    """A name with its digits hidden: it may hold an identifier."""
+    return re.sub(r"\d", "0", text)
 
 
-def array_keys(path: Path) -> list[str]:
-    """Keys of the recordings of an array file, without decompressing the signals; one key when it cannot be opened."""
-    try:
-        if path.suffix.lower() in HDF5_SUFFIXES:
-            return recording_keys(path)
-        if path.suffix.lower() == ".npy":
-            return [f"{path.stem}/{row}" for row in range(len(np.load(path, mmap_mode="r", allow_pickle=False)))]
-        with np.load(path, allow_pickle=False) as members:
-            named = next((name for name in _ARRAY_KEYS if name in members), None)
-            if named is not None:
-                return [str(key) for key in members[named].tolist()]
-        return [f"{path.stem}/{row}" for row in range(_npz_length(path))]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return [path.stem]
-
-
-def _npz_length(path: Path) -> int:
-    """Length of the signal array, from its header alone."""
-    with zipfile.ZipFile(path) as archive:
-        name = next(name for name in (f"{signal}.npy" for signal in _ARRAY_SIGNALS) if name in archive.namelist())
-        with archive.open(name) as stream:
-            version = np.lib.format.read_magic(stream)
-            read: Any = (
-                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            )
-            return int(read(stream)[0][0])
-
-
-def _walk_cmr(root: Path, level: int, ignored: Counter[str]) -> Iterator[tuple[Path, list[str]]]:
-    """(file or folder, keys) of every study: NIfTI files and zips one by one, DICOM by folder."""
-    folders: dict[Path, None] = {}
-    for path in _files(root):
-        relative = path.relative_to(root)
-        stem = path.name.lower().removesuffix(".gz").removesuffix(".nii")
-        if path.name.lower().endswith(NIFTI_SUFFIXES) and stem.endswith(_MASK_ENDINGS):
-            ignored["mask files (.nii)"] += 1  # their numbers mean different things in every data set
-        elif path.name.lower().endswith(NIFTI_SUFFIXES):
-            folders_above = relative.parts[:-1][:level]
-            yield path, [*reversed(folders_above), path.name[: len(stem)]]
-        elif path.suffix.lower() == ".zip" and len(relative.parts) <= level:
-            yield path, [path.stem]
-        elif path.suffix.lower() in (".dcm", ".zip", ".ima", "") or path.suffix[1:].isdigit():
-            folders.setdefault(root.joinpath(*relative.parts[:-1][:level]))
-        else:
-            ignored[path.suffix.lower() or path.name] += 1
-    for folder in folders:
-        yield folder, [folder.name]
+def _content(path: Path) -> bytes:
+    """Hash of a file and, for a WFDB header, of its data file."""
+    digest = hashlib.blake2b()
+    for part in (path, path.with_suffix(".dat"), path.with_suffix(".mat")) if path.suffix == ".hea" else (path,):
+        if part.is_file():
+            with part.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "blake2b").digest())
+    return digest.digest()

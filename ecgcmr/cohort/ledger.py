@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Reason(StrEnum):
-    """Why an item was dropped; the value is what stands in the table."""
+    """Why an item was dropped, or a file ignored; the value is what stands in the table."""
 
     UNREADABLE = "unreadable"
     UNSUPPORTED_FORMAT = "unsupported_format"
@@ -29,6 +29,14 @@ class Reason(StrEnum):
     NOT_CINE = "not_cine"
     MISSING_FRAME = "missing_frame"
     BAD_GEOMETRY = "bad_geometry"
+    READER_CRASHED = "reader_crashed"
+    READER_TIMEOUT = "reader_timeout"
+    QUALITY = "quality"
+    COMPANION = "companion"
+    NOT_A_SIGNAL = "not_a_signal"
+    NOT_WANTED = "not_wanted"
+    MASK_FILE = "mask_file"
+    DUPLICATE = "duplicate"
 
 
 EXPLANATIONS: dict[Reason, str] = {
@@ -47,7 +55,17 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.NOT_CINE: "an image series without frames over time",
     Reason.MISSING_FRAME: "a cine series lacks a frame",
     Reason.BAD_GEOMETRY: "spacing, orientation or size of the images do not fit together",
+    Reason.READER_CRASHED: "reading it killed the process, or needed more memory than there is",
+    Reason.READER_TIMEOUT: "reading it took longer than the time limit",
+    Reason.QUALITY: "a hard quality flag, with --qc drop",
+    Reason.COMPANION: "read together with its header",
+    Reason.NOT_A_SIGNAL: "neither a recording nor an image",
+    Reason.NOT_WANTED: "the recipe does not ask for it",
+    Reason.MASK_FILE: "masks, which are read with the images where the data set is known",
+    Reason.DUPLICATE: "the same name and the same bytes as an earlier file",
 }
+
+IGNORED = (Reason.COMPANION, Reason.NOT_A_SIGNAL, Reason.NOT_WANTED, Reason.MASK_FILE, Reason.DUPLICATE)
 
 
 @dataclass(frozen=True)
@@ -57,10 +75,11 @@ class LedgerRow:
     Attributes:
         item: File relative to the ingested root (and the row within an array file); never an identifier.
         kind: "ecg" or "cmr".
-        status: "kept" or "dropped".
+        status: "kept", "dropped", or "ignored" for files that are no items.
         reason: A `Reason`, or "" when kept.
         detail: What exactly was found.
-        row: Row in recordings or studies; -1 when dropped.
+        row: Row in recordings or studies; -1 when dropped or ignored.
+        flags: Codes of the quality flags, joined by commas.
     """
 
     item: str
@@ -69,6 +88,7 @@ class LedgerRow:
     reason: str = ""
     detail: str = ""
     row: int = -1
+    flags: str = ""
 
 
 def dropped_by_reason(rows: Iterable[Any], kind: str | None = None) -> dict[str, int]:

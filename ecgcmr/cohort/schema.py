@@ -34,6 +34,7 @@ TABLES: dict[str, dict[str, str]] = {
         "scale_per_unit": "float64",
         "source": "string",
         "notes": "string",
+        "flags": "string",
     },
     "studies": {
         "study": "int64",
@@ -56,6 +57,7 @@ TABLES: dict[str, dict[str, str]] = {
         "mask_labels": "string",
         "source": "string",
         "notes": "string",
+        "flags": "string",
     },
     "labels": {"subject": "int64"},
     "recording_labels": {"recording": "int64"},
@@ -67,9 +69,12 @@ TABLES: dict[str, dict[str, str]] = {
         "reason": "string",
         "detail": "string",
         "row": "int64",
+        "flags": "string",
     },
+    "pairs": {"recording": "int64", "study": "int64", "view": "string", "days_apart": "float64", "rank": "int64"},
 }
 REQUIRED_TABLES = ("subjects", "recordings", "studies", "labels", "ledger")
+ADDED_COLUMNS = ("flags",)  # cohorts written before a column was added are still whole
 KEY_COLUMNS = {"subjects": "subject", "recordings": "recording", "studies": "study", "labels": "subject"}
 
 

@@ -111,6 +111,13 @@ class Cohort:
         return read_table(self.path / "truth.parquet").set_index("subject")
 
     @cached_property
+    def pairs(self) -> pd.DataFrame | None:
+        """Pairs of recordings and studies within reach of each other, rank 0 the nearest; None when none were made."""
+        if "pairs.parquet" not in self.schema.files:
+            return None
+        return read_table(self.path / "pairs.parquet")
+
+    @cached_property
     def ledger(self) -> pd.DataFrame:
         """Every item that was seen, with the reason when it was dropped."""
         return self._table("ledger")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ecgcmr.cohort.schema import TABLES
 
+ROW_GROUP = 65_536
 _ARROW = {
     "int64": pa.int64(),
     "float64": pa.float64(),
@@ -52,9 +53,37 @@ def _infer(values: list[Any]) -> pa.Array:
     return pa.array([None if value is None else str(value) for value in values], type=pa.string())
 
 
-def write_table(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write rows as parquet and return the sha256 of the file."""
-    pq.write_table(to_table(name, rows), path, compression="zstd")
+def write_table(path: Path, name: str, rows: Sequence[Mapping[str, Any]] | pa.Table) -> str:
+    """Write rows, or a table, as parquet and return the sha256 of the file."""
+    table = rows if isinstance(rows, pa.Table) else to_table(name, rows)
+    pq.write_table(table, path, compression="zstd")
+    return sha256(path)
+
+
+def write_stream(path: Path, tables: Iterable[pa.Table]) -> str:
+    """Write tables of one schema one behind the other and return the sha256 of the file.
+
+    Row groups have `ROW_GROUP` rows however the rows come in, so that the bytes follow from the rows alone and memory
+    is bounded.
+    """
+    writer: pq.ParquetWriter | None = None
+    waiting: list[pa.Table] = []
+    count = 0
+    try:
+        for table in tables:
+            writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+            waiting.append(table)
+            count += len(table)
+            while count >= ROW_GROUP:
+                together = pa.concat_tables(waiting)
+                writer.write_table(together.slice(0, ROW_GROUP).combine_chunks(), row_group_size=ROW_GROUP)
+                waiting, count = [together.slice(ROW_GROUP)], count - ROW_GROUP
+        assert writer is not None, "a stream has at least one table, which may be empty"
+        if count:
+            writer.write_table(pa.concat_tables(waiting).combine_chunks(), row_group_size=ROW_GROUP)
+    finally:
+        if writer is not None:
+            writer.close()
     return sha256(path)
 
 

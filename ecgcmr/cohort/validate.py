@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ecgcmr.cohort.schema import KEY_COLUMNS, REQUIRED_TABLES, TABLES, CohortSchema, read_schema
+from ecgcmr.cohort.schema import ADDED_COLUMNS, KEY_COLUMNS, REQUIRED_TABLES, TABLES, CohortSchema, read_schema
 from ecgcmr.cohort.tables import read_table, sha256
 from ecgcmr.cohort.validate_arrays import check_arrays
 from ecgcmr.cohort.validate_labels import check_labels
@@ -80,12 +80,13 @@ def validate_cohort(path: str | Path, deep: bool = False) -> list[Problem]:
     tables = _read_tables(folder, schema, found)
     for name, table in tables.items():
         _check_columns(name, table, found)
-    if any(set(TABLES[name]) - set(table) for name, table in tables.items()):
+    if any(set(TABLES[name]) - set(table) - set(ADDED_COLUMNS) for name, table in tables.items()):
         return found.problems  # without its columns a table cannot be looked into further
     _check_keys(tables, found)
     _check_groups(schema, tables, found)
     _check_splits(folder, tables, found)
     _check_ledger(tables, found)
+    _check_pairs(tables, found)
     check_labels(schema, tables, found)
     check_arrays(folder, schema, tables, found, deep)
     return found.problems
@@ -93,7 +94,7 @@ def validate_cohort(path: str | Path, deep: bool = False) -> list[Problem]:
 
 def _read_tables(folder: Path, schema: CohortSchema, found: Findings) -> dict[str, pd.DataFrame]:
     tables = {}
-    for name in (*REQUIRED_TABLES, "recording_labels", "truth"):
+    for name in (*REQUIRED_TABLES, "recording_labels", "truth", "pairs"):
         file = f"{name}.parquet"
         if name not in REQUIRED_TABLES and file not in schema.files:
             continue
@@ -116,6 +117,8 @@ def _read_tables(folder: Path, schema: CohortSchema, found: Findings) -> dict[st
 def _check_columns(name: str, table: pd.DataFrame, found: Findings) -> None:
     file = f"{name}.parquet"
     for column, kind in TABLES[name].items():
+        if column not in table and column in ADDED_COLUMNS:
+            continue  # written before the column was thought of
         if column not in table:
             found.add(file, None, column, f"the column is missing; expected {kind}")
         elif kind in ("int64", "float64") and table[column].dtype != np.dtype(kind):
@@ -170,14 +173,34 @@ def _check_ledger(tables: dict[str, pd.DataFrame], found: Findings) -> None:
     ledger, file = tables["ledger"], "ledger.parquet"
     status, reason = ledger["status"], ledger["reason"].fillna("")
     found.add_rows(file, "kind", ~ledger["kind"].isin(["ecg", "cmr"]), "{} is neither ecg nor cmr", ledger["kind"])
-    found.add_rows(file, "status", ~status.isin(["kept", "dropped"]), "{} is neither kept nor dropped", status)
-    unknown = (status == "dropped") & ~reason.isin([code.value for code in Reason])
+    known = status.isin(["kept", "dropped", "ignored"])
+    found.add_rows(file, "status", ~known, "{} is neither kept nor dropped nor ignored", status)
+    unknown = (status.isin(["dropped", "ignored"])) & ~reason.isin([code.value for code in Reason])
     found.add_rows(file, "reason", unknown, "{} is no known reason code", reason)
     for kind, name in (("ecg", "recordings"), ("cmr", "studies")):
         if name in tables:
             kept = (ledger["kind"] == kind) & (status == "kept")
             bad = kept & ~ledger["row"].between(0, len(tables[name]) - 1)
             found.add_rows(file, "row", bad, f"{{}} is no row of {name}.parquet", ledger["row"])
+
+
+def _check_pairs(tables: dict[str, pd.DataFrame], found: Findings) -> None:
+    """Pairs must be of one subject, with the days of their two visits."""
+    if not {"pairs", "recordings", "studies"} <= tables.keys():
+        return
+    pairs, file = tables["pairs"], "pairs.parquet"
+    sides = {}
+    for key, name in (("recording", "recordings"), ("study", "studies")):
+        strange = ~pairs[key].between(0, len(tables[name]) - 1)
+        found.add_rows(file, key, strange, f"{{}} is no row of {name}.parquet", pairs[key].to_numpy())
+        if strange.any():
+            return
+        sides[key] = tables[name].iloc[pairs[key]].reset_index(drop=True)
+    other = sides["recording"]["subject"] != sides["study"]["subject"]
+    found.add_rows(file, "study", other, "study {} is of another subject than its recording", pairs["study"].to_numpy())
+    apart = sides["study"]["visit_days"] - sides["recording"]["visit_days"]
+    wrong = ~other & (pairs["days_apart"].fillna(-1e9) != apart.fillna(-1e9))
+    found.add_rows(file, "days_apart", wrong, "{} are not the days between the visits", pairs["days_apart"].to_numpy())
 
 
 def _plain(value: Any) -> Any:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ecgcmr.cohort.array_content import ArrayContent, item_size
 from ecgcmr.cohort.chunks import ARRAY_NAMES, ROW_TABLES, ROWS_FILE, ChunkWriter, Rows, plain
 from ecgcmr.cohort.locks import FolderLock
-from ecgcmr.cohort.schema import ARRAY_FILES, MISSING_SAMPLE, REQUIRED_TABLES, SCHEMA_FILE, CohortSchema
+from ecgcmr.cohort.schema import ARRAY_FILES, REQUIRED_TABLES, SCHEMA_FILE, CohortSchema
 from ecgcmr.cohort.splits import Split
-from ecgcmr.cohort.tables import sha256, write_table
+from ecgcmr.cohort.tables import sha256, write_stream, write_table
 
 _PLAN, _STATE, _LOCK = "plan.json", "state.json", "writer.lock"
+PART_FILE, REPORT_FILE, ABOUT_FOLDER = "part.json", "report.json", "about"
+_FINISHED = {SCHEMA_FILE: "cohort", PART_FILE: "part of a cohort", REPORT_FILE: "report"}
+_SCAFFOLDING = ("chunks", "rows", ABOUT_FOLDER)
 
 
 class CohortWriter:
@@ -86,16 +90,15 @@ class CohortWriter:
             _write_atomic(plan_path, json.dumps(self._plan, indent=2, sort_keys=True))
         for folder in ("chunks", "rows", "arrays", "splits"):
             (self.partial / folder).mkdir(exist_ok=True)
+        for left in (self.partial / "chunks").glob("*.tmp"):  # of workers that were killed
+            shutil.rmtree(left, ignore_errors=True)
         state_path = self.partial / _STATE
         if state_path.is_file():
             state = json.loads(state_path.read_text())
             self._merged, self._elements = state["merged"], state["elements"]
         for name in ARRAY_NAMES:  # cut off what a killed run appended behind the last recorded chunk
             with (self.partial / ARRAY_FILES[name]).open("ab") as stream:
-                stream.truncate(self._elements[name] * self._itemsize(name))
-
-    def _itemsize(self, name: str) -> int:
-        return {"ecg": 2, "masks": 1, "cine": 2 if self.cine_dtype == "uint16" else 1}[name]
+                stream.truncate(self._elements[name] * item_size(name, self.cine_dtype))
 
     def chunk_folder(self, index: int) -> Path:
         """Folder of a chunk; hand it to a worker together with `cine_dtype`."""
@@ -132,37 +135,56 @@ class CohortWriter:
             shutil.rmtree(folder)
         return self._merged
 
-    def collect(self) -> Rows:
-        """All rows with global row numbers and offsets, in chunk order."""
+    def iter_rows(self) -> Iterator[Rows]:
+        """Rows of one chunk after the other, with global row numbers and offsets."""
         assert self._merged == self.n_chunks, f"{self._merged} of {self.n_chunks} chunks are merged"
-        rows: Rows = {name: [] for name in ROW_TABLES}
         base = dict.fromkeys(ARRAY_NAMES, 0)
+        first = {"ecg": 0, "cmr": 0}
         for index in range(self.n_chunks):
             content = json.loads((self.partial / "rows" / f"{index:06d}.json").read_text())
-            first = {"ecg": len(rows["recordings"]), "cmr": len(rows["studies"])}
-            for name, new in content["rows"].items():
+            rows: Rows = {name: content["rows"].get(name, []) for name in ROW_TABLES}
+            counts = {"ecg": len(rows["recordings"]), "cmr": len(rows["studies"])}
+            for name, new in rows.items():
                 for row in new:
                     _shift(name, row, base, first)
-                rows[name].extend(new)
+            yield rows
             for name, count in content["elements"].items():
                 base[name] += count
+            first = {kind: first[kind] + counts[kind] for kind in first}
+
+    def collect(self) -> Rows:
+        """All rows with global row numbers and offsets, in chunk order."""
+        rows: Rows = {name: [] for name in ROW_TABLES}
+        for new in self.iter_rows():
+            for name, found in new.items():
+                rows[name].extend(found)
         return rows
 
-    def finish(self, rows: Rows, schema: CohortSchema, splits: Iterable[Split]) -> Path:
+    def finish(
+        self,
+        tables: Mapping[str, Any],
+        schema: CohortSchema,
+        splits: Iterable[Split],
+        content: ArrayContent | None = None,
+    ) -> Path:
         """Write the tables, the splits and cohort.json, then give the cohort its name.
 
         Args:
-            rows: What `collect` gave, possibly changed.
+            tables: What `collect` gave, possibly changed; or, for some, an Arrow table or an iterator of them.
             schema: Name, provenance, labels, groups and origin; arrays and files are filled in here.
             splits: The splits to store.
+            content: What the arrays hold, when recordings and studies come as iterators that note it.
 
         Returns:
             The folder of the finished cohort.
         """
         files: dict[str, str] = {}
-        for name in ROW_TABLES:
-            if rows[name] or name in REQUIRED_TABLES:
-                files[f"{name}.parquet"] = write_table(self.partial / f"{name}.parquet", name, rows[name])
+        for name in (*ROW_TABLES, "pairs"):
+            rows, path = tables.get(name, []), self.partial / f"{name}.parquet"
+            if isinstance(rows, Iterator):
+                files[path.name] = write_stream(path, rows)
+            elif len(rows) or name in REQUIRED_TABLES:
+                files[path.name] = write_table(path, name, rows)
         for split in splits:
             path = self.partial / "splits" / f"{split.name}.json"
             path.write_text(split.to_json())
@@ -170,49 +192,47 @@ class CohortWriter:
         for name in ARRAY_NAMES:
             with (self.partial / ARRAY_FILES[name]).open("rb") as stream:
                 os.fsync(stream.fileno())
-        full = replace(schema, arrays=self._describe_arrays(rows), files=files)
+        if content is None:
+            content = ArrayContent()
+            for name in ("recordings", "studies"):
+                content.add(name, tables[name])
+        full = replace(schema, arrays=content.describe(self._elements, self.cine_dtype), files=files)
         _write_atomic(self.partial / SCHEMA_FILE, full.to_json())
         return self._publish()
 
-    def _describe_arrays(self, rows: Rows) -> dict[str, dict[str, Any]]:
-        about: dict[str, dict[str, Any]] = {
-            "ecg": {
-                "dtype": "int16",
-                "shape": "(n_leads, n_samples) at offset",
-                "value": "code * scale_per_unit, in the unit of the row",
-                "missing": MISSING_SAMPLE,
-                "units": sorted({row["unit"] for row in rows["recordings"]}),
-                "leads": sorted({row["leads"] for row in rows["recordings"]}),
-                "rates_hz": sorted({row["rate_hz"] for row in rows["recordings"]}),
-            },
-            "cine": {
-                "dtype": self.cine_dtype,
-                "shape": "(n_slices, n_frames, rows, columns) at offset",
-                "value": "code * pixel_scale + pixel_offset",
-                "units": ["arbitrary intensity"],
-                "views": sorted({row["view"] for row in rows["studies"]}),
-            },
-            "masks": {
-                "dtype": "uint8",
-                "shape": "(n_slices, n_frames, rows, columns) at mask_offset",
-                "value": "code of mask_labels; 0 is background",
-            },
-        }
-        for name, entry in about.items():
-            entry["file"] = ARRAY_FILES[name]
-            entry["byte_order"] = "little"
-            entry["elements"] = self._elements[name]
-            entry["bytes"] = self._elements[name] * self._itemsize(name)
-        return about
+    def finish_report(self, ledger: Any, summary: str) -> Path:
+        """Give a folder with a ledger and a summary its name: no arrays, no cohort."""
+        write_table(self.partial / "ledger.parquet", "ledger", ledger)
+        _write_atomic(self.partial / REPORT_FILE, summary)
+        return self._publish((*_SCAFFOLDING, "arrays", "splits"))
 
-    def _publish(self) -> Path:
+    def finish_part(self, facts: Mapping[str, Any]) -> Path:
+        """Give a part of a cohort its name: packed arrays and rows, to be merged with the other parts."""
+        part = {**facts, "plan": self._plan, "elements": self._elements}
+        _write_atomic(self.partial / PART_FILE, json.dumps(part, indent=2, sort_keys=True))
+        return self._publish(("chunks", "splits"))
+
+    def append_part(self, part: Path) -> None:
+        """Append all chunks of a finished part; they must be next in order."""
+        facts = json.loads((part / PART_FILE).read_text())
+        for index in range(facts["plan"]["n_chunks"]):
+            target = self.partial / "rows" / f"{self._merged + index:06d}.json"
+            shutil.copyfile(part / "rows" / f"{index:06d}.json", target)
+        for name in ARRAY_NAMES:
+            with (part / ARRAY_FILES[name]).open("rb") as source, (self.partial / ARRAY_FILES[name]).open("ab") as sink:
+                shutil.copyfileobj(source, sink, 1 << 22)
+            self._elements[name] += facts["elements"][name]
+        self._merged += facts["plan"]["n_chunks"]
+        _write_atomic(self.partial / _STATE, json.dumps({"merged": self._merged, "elements": self._elements}))
+
+    def _publish(self, scaffolding: Iterable[str] = _SCAFFOLDING) -> Path:
         old = self.out.with_name(self.out.name + ".replaced")
         if self.out.is_dir() and any(self.out.iterdir()):
             shutil.rmtree(old, ignore_errors=True)
             self.out.rename(old)
         self.partial.rename(self.out)
         # only now the scaffolding: a run killed before the rename still finds all that it needs to go on
-        for name in ("chunks", "rows"):
+        for name in scaffolding:
             shutil.rmtree(self.out / name, ignore_errors=True)
         for name in (_STATE, _PLAN, _LOCK):
             (self.out / name).unlink(missing_ok=True)
@@ -232,10 +252,11 @@ def check_target(out: Path, force: bool) -> None:
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not (out / SCHEMA_FILE).is_file():
+    kind = next((kind for file, kind in _FINISHED.items() if (out / file).is_file()), None)
+    if kind is None:
         raise FileExistsError(f"{out} exists and is no cohort; it will not be touched: choose another --out")
     if not force:
-        raise FileExistsError(f"{out} is a finished cohort; use --force to replace it, or choose another --out")
+        raise FileExistsError(f"{out} is a finished {kind}; use --force to replace it, or choose another --out")
 
 
 def _shift(table: str, row: dict[str, Any], base: Mapping[str, int], first: Mapping[str, int]) -> None:

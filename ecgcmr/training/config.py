@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from ecgcmr.config_errors import explain
 from ecgcmr.hub.folder import write_text
 from ecgcmr.models.config import ModelConfig, StrictConfig
 from ecgcmr.objectives.registry import ObjectiveConfig
-from ecgcmr.training.config_errors import explain
 
 
 class EcgData(StrictConfig):

@@ -13,7 +13,8 @@ import pytest
 from pydicom.uid import MRImageStorage, generate_uid
 
 from ecgcmr.cohort.ingest import ingest
-from ecgcmr.cohort.ingest_plan import IngestOptions, array_keys
+from ecgcmr.cohort.ingest_options import IngestOptions
+from ecgcmr.cohort.ingest_walk import array_keys
 from ecgcmr.cohort.splits import open_split
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.cohort.validate import validate_cohort
@@ -99,10 +100,13 @@ def test_ingest__one_bad_file_never_stops_it(tmp_path):
     (ecg / "notes.txt").write_text("not a signal")
     report = run(tmp_path, ecg=ecg)
     ledger = Cohort.open(report.out).ledger.set_index("item")
-    assert ledger["reason"].to_dict() == {
+    ignored = ledger[ledger["status"] == "ignored"]["reason"].to_dict()
+    assert ignored.pop("notes.txt") == "not_a_signal"
+    assert ignored == {f"{name}.dat": "companion" for name in ("blank", "cut", "good", "three", "volts")}
+    assert ledger[ledger["status"] != "ignored"]["reason"].to_dict() == {
         "alone.hea": "missing_file",
         "blank.hea": "nan_lead",
-        "broken.npz row 0 (broken)": "unreadable",
+        "broken.npz row 0": "unreadable",
         "cut.hea": "truncated",
         "garbage.hea": "unreadable",
         "good.hea": "",
@@ -254,7 +258,7 @@ def test_ingest__folds_that_leak_are_refused(tmp_path):
 def test_ingest__workers_do_not_change_a_byte(tmp_path, monkeypatch):
     from test_cohort_writer import digest
 
-    monkeypatch.setattr("ecgcmr.cohort.ingest.CHUNK_ITEMS", {"ecg": 2, "cmr": 1})
+    monkeypatch.setattr("ecgcmr.cohort.ingest_plan.CHUNK_ITEMS", {"ecg": 2, "cmr": 1})
     ecg = write_arrays(tmp_path / "ecg")
     one = ingest(IngestOptions(out=tmp_path / "a" / "c", ecg=ecg, unit="mV"))
     two = ingest(IngestOptions(out=tmp_path / "b" / "c", ecg=ecg, unit="mV", workers=2))

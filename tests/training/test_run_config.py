@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ecgcmr.training.config_errors import nearest, valid_names
 
 from ecgcmr.cohort.store import Cohort
+from ecgcmr.config_errors import nearest, valid_names
 from ecgcmr.training.config import DataConfig, InitConfig, OptimConfig, RunConfig, TrainConfig, load_config, save_config
-from ecgcmr.training.config_errors import nearest, valid_names
 from ecgcmr.training.data import check_labels, open_source
 
 ROOT = Path(__file__).parents[2]

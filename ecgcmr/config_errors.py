@@ -1,4 +1,4 @@
-"""Say what is wrong with a run file: the key, where it stands, what was expected, and the nearest valid name."""
+"""Say what is wrong with a configuration file: the key, its place, what was expected, the nearest valid name."""
 
 from __future__ import annotations
 
