@@ -119,7 +119,9 @@ def ingest(
     cmr: Annotated[
         Path | None, typer.Option("--cmr", help="Folder with a folder, zip or NIfTI for each study.")
     ] = None,
-    labels: Annotated[Path | None, typer.Option("--labels", help="CSV with a row for each item or subject.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="CSV or parquet with a row for each item or subject.")
+    ] = None,
     unit: Annotated[str | None, typer.Option("--unit", help="Unit where files state none: mV, uV, V or z.")] = None,
     rate: Annotated[float | None, typer.Option("--rate", help="Sampling rate where files state none [Hz].")] = None,
     leads: Annotated[str | None, typer.Option("--leads", help="Lead names where files state none: I,II,...")] = None,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ecgcmr import __version__
-from ecgcmr.cli import data
+from ecgcmr.cli import data, labels
 from ecgcmr.cli.errors import plain_console, user_errors
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 data.register(app)
+labels.register(app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -80,6 +80,8 @@ def ingest(options: IngestOptions, progress: Progress | None = None) -> IngestRe
     plan = make_plan(options, labels)
     if not plan.items:
         return IngestReport(None, {}, {}, {}, [], dict(plan.ignored))
+    if labels is not None:
+        labels.check_matches([item.label_row for item in plan.items], [item.path.stem for item in plan.items[:1]])
     chunks = _chunks(plan.items)
     identity = {**_origin(options), "items": plan.digest(), "version": __version__}
     if options.labels is not None:

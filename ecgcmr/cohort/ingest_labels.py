@@ -1,4 +1,4 @@
-"""The labels table of an ingest: a CSV with one row for each item or subject."""
+"""The labels table of an ingest: CSV or parquet with one row for each item or subject."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ecgcmr.cohort.label_file import check_specs, read_label_table, shape
 from ecgcmr.cohort.schema import LabelSpec
 
 MAX_CATEGORIES = 20
@@ -28,12 +29,13 @@ class LabelTable:
     """A labels table with keys matched as text.
 
     Args:
-        path: CSV file.
+        path: CSV or parquet file; its specs (`ecgcmr labels build`) say what the columns mean.
         subject_column: Column with the subject, or None.
-        item_column: Column with the item; when neither is given the first column.
+        item_column: Column with the item; when neither is given that of the specs, else the first column.
 
     Attributes:
         table: The file as text; "" is missing.
+        specs: Declared labels, by column; empty when the file has no specs and kinds are inferred.
         statements: What was inferred, one sentence each.
 
     Raises:
@@ -42,12 +44,14 @@ class LabelTable:
 
     def __init__(self, path: Path, subject_column: str | None = None, item_column: str | None = None) -> None:
         self.path = path
-        try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not a readable CSV table ({error})") from error
-        self.table = table.apply(lambda column: column.str.strip())
+        self.table, declared = read_label_table(path)
         self.statements: list[str] = []
+        self.specs: dict[str, LabelSpec] = {}
+        if declared is not None:
+            check_specs(path, list(self.table.columns), declared)
+            self.specs = {spec.name: spec for spec in declared.specs}
+            if subject_column is None and item_column is None:
+                subject_column, item_column = declared.subject_column, declared.item_column
         if subject_column is None and item_column is None:
             item_column = str(self.table.columns[0])
             self.statements.append(f"items are matched by the first column, {item_column!r}")
@@ -86,6 +90,35 @@ class LabelTable:
                 subject = self.table[self.subject_column].iloc[row] if self.subject_column else key
                 return row, _key(str(subject)) or key
         return -1, None
+
+    def check_matches(self, matched: Sequence[int], keys: Sequence[str]) -> None:
+        """Say how many rows belong to no file; refuse a table that belongs to none at all.
+
+        Args:
+            matched: Row of each item (n,), -1 without.
+            keys: A key of some items, to show how they look; no identifier gets into the message.
+
+        Raises:
+            ValueError: No item has a row.
+        """
+        rows = {row for row in matched if row >= 0}
+        if matched and not rows:
+            column = self.item_column or self.subject_column
+            filled = next((text for text in self.table[str(column)] if text), "")
+            raise ValueError(
+                f"{self.path}: none of its {len(self.table)} rows belongs to any of the {len(matched)} items: files "
+                f"are named like {shape(keys[0])!r}, column {column!r} holds values like {shape(filled)!r} (9 is a "
+                "digit, A a letter). Name the right --item-column or --subject-column, or cut the key out of the path "
+                "with --subject-regex"
+            )
+        if self.subject_column is not None:  # rows of a subject that has a file are used, whichever row was found
+            owners = {_key(self.table[self.subject_column].iloc[row]) for row in rows}
+            rows |= {row for owner in owners for row in self.rows_of(owner)}
+        strange = len(self.table) - len(rows)
+        if strange:
+            self.statements.append(
+                f"{strange} of {len(self.table)} rows of the labels table belong to no file: not used"
+            )
 
     def rows_of(self, subject_key: str) -> list[int]:
         """All rows of a subject."""
@@ -133,12 +166,14 @@ class LabelTable:
             self.require(column)
         used = {self.subject_column, self.item_column, *leave_out}
         names = list(chosen) or [
-            name for name in self.table.columns if name not in used and name.lower() not in _SUBJECT_FIELDS
+            name
+            for name in self.specs or self.table.columns
+            if name not in used and name.lower() not in _SUBJECT_FIELDS
         ]
         specs: list[LabelSpec] = []
         values: list[NDArray[np.float64]] = []
         for name in names:
-            spec, found, why = _infer(name, self.table[name])
+            spec, found, why = self._declared(name) if name in self.specs else _infer(name, self.table[name])
             if spec is None:
                 if chosen:
                     raise ValueError(f"{self.path}: column {name!r} cannot be a label: {why}")
@@ -149,6 +184,26 @@ class LabelTable:
             values.append(found)
         shape = (len(self.table), 0)
         return specs, np.stack(values, axis=1) if values else np.zeros(shape)
+
+    def _declared(self, name: str) -> tuple[LabelSpec, NDArray[np.float64], str]:
+        """A column with its declared meaning; a value that is no number, or not of its kind, is an error."""
+        spec, column = self.specs[name], self.table[name]
+        values = np.array([_number(text) for text in column], dtype=np.float64)
+        low = 0.0 if spec.kind == "time" and spec.low is None else spec.low
+        wrong = (column != "").to_numpy() & np.isnan(values)
+        expected = "a number or nothing"
+        if spec.kind in ("binary", "event"):
+            wrong |= ~np.isnan(values) & ~np.isin(values, (0.0, 1.0))
+            expected = "0, 1 or nothing"
+        wrong |= (values < (-np.inf if low is None else low)) | (values > (np.inf if spec.high is None else spec.high))
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            limits = f" from {low} to {spec.high} {spec.unit}".rstrip() if spec.high is not None else ""
+            raise ValueError(
+                f"{self.path}: column {name!r}, data row {row + 1}: {column.iloc[row]!r} is no {spec.kind} value; "
+                f"expected {expected}{limits}. Build the labels again, or correct the row"
+            )
+        return spec, values, f" [{spec.unit}]" if spec.unit else ""
 
 
 def aggregate(specs: Sequence[LabelSpec], values: NDArray[np.float64]) -> dict[str, float]:
