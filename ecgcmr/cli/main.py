@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ecgcmr import __version__
-from ecgcmr.cli import data, labels
+from ecgcmr.cli import data, labels, splits
 from ecgcmr.cli.errors import plain_console, user_errors
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 data.register(app)
 labels.register(app)
+splits.register(data.cohort_app)
 
 
 def _show_version(wanted: bool) -> None:
