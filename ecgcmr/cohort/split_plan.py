@@ -86,8 +86,8 @@ def split_cohort(cohort: Cohort, request: SplitRequest) -> list[Split]:
             )
         if f"splits/{split.name}.json" in cohort.schema.files:
             raise ValueError(
-                f"{cohort.path}: split {split.name!r} was written with the cohort, and cohort.json holds its sha256; choose "
-                "another --name"
+                f"{cohort.path}: split {split.name!r} was written with the cohort, and cohort.json holds its sha256; "
+                "choose another --name"
             )
     for split in splits:
         write_split(cohort, split)

@@ -24,7 +24,9 @@ def normalize(system: str, codes: pd.Series) -> pd.Series:
 
     An ICD-9 E code ("E1000", an accident) looks like ICD-10 ("E10.00", diabetes): the system decides, never the code.
     """
-    first = codes.astype("string").str.strip().str.split().str[0]  # "I21.4 Acute ..." where labels were exported
+    first = (
+        codes.astype("string").str.strip().str.split().str[0].astype("string")
+    )  # "I21.4 Acute ..." where labels were exported
     text = first.str.upper().str.replace(r"[.*†+]|-+$", "", regex=True)
     whole = text.str.fullmatch(_WHOLE[system].pattern)
     return text.where(whole.fillna(False).astype(bool), "").astype(object)
