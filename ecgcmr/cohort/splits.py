@@ -74,10 +74,14 @@ def check_split(split: Split, known: NDArray[np.int64], where: str) -> None:
     for name, members in split.parts().items():
         found, counts = np.unique(members, return_counts=True)
         if len(found) != len(members):
-            raise ValueError(f"{where}: part {name} names a subject twice ({name_subjects(found[counts > 1])})")
+            raise ValueError(
+                f"{where}: part {name} names a subject twice ({name_subjects(found[counts > 1], verb=False)})"
+            )
         strangers = np.setdiff1d(members, known)
         if len(strangers):
-            raise ValueError(f"{where}: part {name} holds {name_subjects(strangers)}, which the cohort does not have")
+            raise ValueError(
+                f"{where}: part {name} holds {name_subjects(strangers, verb=False)}, which the cohort does not have"
+            )
     for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
         shared = np.intersect1d(split.part(first), split.part(second))
         if len(shared):
@@ -87,11 +91,12 @@ def check_split(split: Split, known: NDArray[np.int64], where: str) -> None:
             )
 
 
-def name_subjects(subjects: NDArray[np.int64]) -> str:
+def name_subjects(subjects: NDArray[np.int64], verb: bool = True) -> str:
     """Subjects by their numbers in the cohort, which are pseudonyms; the first ten of many."""
     listed = [str(int(subject)) for subject in subjects[:10]]
     more = f" and {len(subjects) - 10} more" if len(subjects) > 10 else ""
-    return f"subject {listed[0]} is" if len(subjects) == 1 else f"subjects {', '.join(listed)}{more} are"
+    one = len(subjects) == 1
+    return f"subject{'s' * (not one)} {', '.join(listed)}{more}" + (" is" if one else " are") * verb
 
 
 def check_fractions(fractions: Sequence[float]) -> None:

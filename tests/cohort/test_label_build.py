@@ -15,6 +15,7 @@ from ecgcmr.cohort.label_building.concepts import PhenotypeSet
 from ecgcmr.cohort.label_building.definition_files import checked, read_yaml
 from ecgcmr.cohort.label_building.definitions import OutcomeDefinitions
 from ecgcmr.cohort.label_building.example import write_example
+from ecgcmr.cohort.label_building.listing import list_definitions, markdown
 from ecgcmr.cohort.label_building.statements import StatementDefinitions
 from ecgcmr.simulation.phenotypes import PHENOTYPES
 
@@ -325,3 +326,10 @@ def test_example__is_fixed_by_its_seed_and_builds(tmp_path):
         assert built.table["mi"].isin([0, 1]).sum() > 20
     with pytest.raises(FileExistsError, match="is not empty"):
         write_example(tmp_path / "ukb", "ukb", 4, 1)
+
+
+def test_page__holds_every_definition_as_the_files_have_it():
+    page = (CONFIGS.parents[1] / "docs" / "labels.md").read_text()
+    listed = page.split("<!-- definitions -->\n")[1].split("<!-- end of definitions -->")[0]
+    tables = [f"### {title}\n\n{markdown(rows)}\n" for title, rows in list_definitions(UKB).items()]
+    assert listed == "".join(tables), "write the table again: ecgcmr labels show configs/labels/ukb.yaml --markdown"

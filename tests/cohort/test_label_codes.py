@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecgcmr.cohort.label_building.codes import CodeSet, expand, normalize
@@ -58,6 +58,7 @@ def test_entry__that_is_no_code_is_refused_with_an_example(entry):
         expand("icd10", entry)
 
 
+@settings(deadline=None)
 @given(st.lists(st.from_regex(r"[A-Z][0-9]{2}[0-9]{0,2}", fullmatch=True), min_size=1, max_size=30))
 def test_matches__equals_startswith_one_by_one(codes):
     entries = ["I21", "I25.2", "A00-A09"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecgcmr.cohort.label_building.concepts import Codes, Disease, Option
@@ -117,6 +117,7 @@ def oracle(events: list[tuple[str, float]], start: int, end: int) -> tuple[float
     return (0.0, time / 365.25, 0.0) if time else (0.0, NAN, NAN)
 
 
+@settings(deadline=None)
 @given(
     events=st.lists(
         st.tuples(st.sampled_from(["I21", "I252", "I23", "I251"]), st.integers(0, 60) | st.just(NAN)), max_size=6
