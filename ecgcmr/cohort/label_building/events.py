@@ -51,6 +51,7 @@ class Reading:
         tables: The tables.
         subject: Column of the subject.
         wanted: Codes to keep; everything else is dropped at once, so that memory is bounded.
+        subjects: Subjects of the recordings; the rest of a biobank is dropped likewise.
         rules: How dates are read.
         counts: What is set aside is counted here.
     """
@@ -58,6 +59,7 @@ class Reading:
     tables: SourceTables
     subject: str
     wanted: CodeSet
+    subjects: pd.Index
     rules: DateRules
     counts: Counts
 
@@ -70,7 +72,7 @@ def read_events(
     Raises:
         ValueError: No source is there at all, no subject of the recordings is in any, or a table is broken.
     """
-    reading = Reading(tables, definitions.subject, wanted, definitions.dates, counts)
+    reading = Reading(tables, definitions.subject, wanted, subjects, definitions.dates, counts)
     pieces: list[pd.DataFrame] = []
     events = Events(pd.DataFrame())
     for source in definitions.diagnoses:
@@ -84,7 +86,7 @@ def read_events(
         for linked, piece in found:
             present = True
             events.linked.update(set(linked) - {""})
-            piece = piece[piece["subject"].isin(subjects)].assign(source=name)
+            piece = piece.assign(source=name)
             piece["day"] = drop_special(piece["day"].to_numpy(), reading.rules.special, name, counts)
             pieces.append(piece)
         (events.used if present else events.missing).append(name)
@@ -113,6 +115,13 @@ def _keep(reading: Reading, system: str, frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(code=code, system=system)[hit]
 
 
+def _of_recordings(chunk: pd.DataFrame, subject: str, reading: Reading) -> tuple[pd.DataFrame, pd.Series]:
+    """The rows of subjects with a recording, and their subjects."""
+    subjects = key(chunk[subject])
+    here = subjects.isin(reading.subjects)
+    return chunk[here], subjects[here]
+
+
 def _arrays(source: ArraySource, reading: Reading) -> Iterator[tuple[pd.Series, pd.DataFrame]]:
     by_file: dict[Path, list[FieldColumn]] = {}
     for path, column in reading.tables.fields(source.table, source.codes):
@@ -128,7 +137,7 @@ def _arrays(source: ArraySource, reading: Reading) -> Iterator[tuple[pd.Series, 
         subject = reading.tables.subject_column(path, reading.subject)
         names = [column.name for column in codes]
         for chunk in reading.tables.chunks(path, [subject, *names, *dates.values()]):
-            linked = key(chunk[subject])
+            chunk, linked = _of_recordings(chunk, subject, reading)
             pieces = []
             for column in codes:
                 cells = chunk[column.name]
@@ -167,7 +176,7 @@ def _first_occurrences(source: FirstOccurrenceSource, reading: Reading) -> Itera
     for path, columns in by_file.items():
         subject = reading.tables.subject_column(path, reading.subject)
         for chunk in reading.tables.chunks(path, [subject, *columns.values()]):
-            linked = key(chunk[subject])
+            chunk, linked = _of_recordings(chunk, subject, reading)
             pieces = [
                 pd.DataFrame({"code": category, "row": chunk.index, "text": chunk[name].to_numpy()})
                 for category, name in columns.items()
@@ -191,7 +200,7 @@ def _long(source: LongSource, reading: Reading) -> Iterator[tuple[pd.Series, pd.
         own_dates = () if source.visits else source.dates
         codes = [*source.codes.values(), *(name for name in (source.code, source.version) if name)]
         for chunk in reading.tables.chunks(path, [subject, *codes, *source.by, *own_dates]):
-            linked = key(chunk[subject])
+            chunk, linked = _of_recordings(chunk, subject, reading)
             chunk = chunk.assign(**{name: key(chunk[name]) for name in source.by}, subject=linked)
             for system, column in _systems(source, chunk, reading.counts):
                 kept = _keep(reading, system, column.rename(columns={column.columns[-1]: "code"}))
@@ -228,15 +237,18 @@ def _first_filled(frame: pd.DataFrame, columns: tuple[str, ...]) -> pd.Series:
 
 def _visit_days(source: LongSource, reading: Reading) -> pd.DataFrame:
     """Day of each visit, by the columns that the diagnoses share with it."""
-    pieces = []
+    pieces, subject = [], source.subject or reading.subject
     for path in reading.tables.require(str(source.visits), f"the dates of {source.table!r}"):
         for chunk in reading.tables.chunks(path, [*source.by, *source.dates]):
             texts = _first_filled(chunk, source.dates)
-            day = to_days(texts, reading.rules.formats, f"table {source.visits!r}", reading.counts)
             keys = {name: key(chunk[name]) for name in source.by}
+            if subject in keys:
+                here = keys[subject].isin(reading.subjects)
+                texts, keys = texts[here], {name: values[here] for name, values in keys.items()}
+            day = to_days(texts, reading.rules.formats, f"table {source.visits!r}", reading.counts)
             pieces.append(pd.DataFrame(keys).assign(day=day, known=True))
     visits = pd.concat(pieces, ignore_index=True)
-    if visits.duplicated(list(source.by)).any():
-        row = int(np.flatnonzero(visits.duplicated(list(source.by)))[0]) + 1
-        raise ValueError(f"table {source.visits!r}: data row {row} repeats a visit ({', '.join(source.by)})")
+    repeated = int(visits.duplicated(list(source.by)).sum())
+    if repeated:
+        raise ValueError(f"table {source.visits!r} repeats {repeated} visits: {', '.join(source.by)} must be unique")
     return visits
