@@ -10,6 +10,7 @@ import pytest
 import yaml
 from label_tables import DIAGNOSES, MI, SPELLINGS, VISITS, hospital_tables, main_table, write
 
+from ecgcmr.cohort.label_building import source_tables
 from ecgcmr.cohort.label_building.build import BuildOptions, build_labels, with_options
 from ecgcmr.cohort.label_building.concepts import PhenotypeSet
 from ecgcmr.cohort.label_building.definition_files import checked, read_yaml
@@ -196,7 +197,7 @@ def test_missing_tables_and_options__say_what_to_add(tmp_path):
     with pytest.raises(ValueError, match=r"table 'hesin' is needed for the dates of 'hesin_diag'"):
         build_labels(UKB, lost, CENSOR)
     twice = write(tmp_path / "twice", main=pd.concat([main_table()] * 2))
-    with pytest.raises(ValueError, match=r"main\.csv: data row 7 holds a subject for the second time"):
+    with pytest.raises(ValueError, match=r"main\.csv: 6 rows hold a subject that the table already has"):
         build_labels(UKB, twice, CENSOR)
     assert len(hesin) == len(DIAGNOSES)
 
@@ -333,3 +334,25 @@ def test_page__holds_every_definition_as_the_files_have_it():
     listed = page.split("<!-- definitions -->\n")[1].split("<!-- end of definitions -->")[0]
     tables = [f"### {title}\n\n{markdown(rows)}\n" for title, rows in list_definitions(UKB).items()]
     assert listed == "".join(tables), "write the table again: ecgcmr labels show configs/labels/ukb.yaml --markdown"
+
+
+def test_pieces__in_which_tables_are_read_change_nothing(tmp_path, monkeypatch):
+    write_example(tmp_path / "t", "ukb", 2500, 4)
+    whole = build_labels(UKB, [str(tmp_path / "t")], CENSOR)
+    monkeypatch.setattr(source_tables, "CHUNK_CELLS", 1)  # a thousand rows at a time
+    pieces = build_labels(UKB, [str(tmp_path / "t")], CENSOR)
+    pd.testing.assert_frame_equal(whole.table, pieces.table)
+    assert whole.counts == pieces.counts
+
+
+def test_table_of_recordings__is_read_twice_not_once_for_each_field(tmp_path, monkeypatch):
+    words = write(tmp_path, main=main_table(wide_diagnoses=False).assign(**{"131298-0.0": ""}))
+    read: list[str] = []
+    chunks = source_tables.SourceTables.chunks
+    monkeypatch.setattr(
+        source_tables.SourceTables,
+        "chunks",
+        lambda self, path, columns: read.append(path.name) or chunks(self, path, columns),
+    )
+    build_labels(UKB, words, CENSOR)
+    assert read == ["main.csv"] * 3  # dates of the visits, all values, first occurrences

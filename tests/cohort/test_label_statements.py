@@ -92,7 +92,7 @@ def test_snomed__headers_are_read_with_sex_and_age(tmp_path):
     assert rows.loc[["E00002", "E00003"], "age_years"].tolist() == ["", ""]
     assert rows.loc["E00004", "AF"] == 1
     (tmp_path / "deep" / "E00001.hea").write_text("E00001 12 500 5000\n")
-    with pytest.raises(ValueError, match=r"two headers have the name E00001\.hea"):
+    with pytest.raises(ValueError, match="1 headers have the name of another one"):
         build_labels(SNOMED, [str(tmp_path)])
 
 

@@ -172,6 +172,16 @@ class OutcomeDefinitions(Strict):
     diseases: DiseaseSet | None = None
     phenotypes: PhenotypeSet | None = None
 
+    def fields(self) -> set[int]:
+        """Numbers of all data fields of which values are asked for; diagnoses are read on their own."""
+        rules = self.follow_up
+        columns = [rules.birth, rules.birth_month, rules.death, rules.lost, rules.last_contact, self.recordings.date]
+        columns += self.subject_fields.values()
+        if self.anchored_age:
+            columns += [self.anchored_age.age, self.anchored_age.year]
+        named = {column.field for column in columns if column is not None and column.field is not None}
+        return named | {item.field for item in (self.phenotypes.fields if self.phenotypes else ())}
+
     @model_validator(mode="after")
     def _consistent(self) -> OutcomeDefinitions:
         names = [disease.name for disease in (self.diseases.diseases if self.diseases else ())]

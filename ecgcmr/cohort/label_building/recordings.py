@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ecgcmr.cohort.label_building.dates import Counts, to_days
 from ecgcmr.cohort.label_building.definitions import Column, OutcomeDefinitions
+from ecgcmr.cohort.label_building.fields import parse_field
 from ecgcmr.cohort.label_building.source_tables import SourceTables, key
 
 
@@ -32,7 +33,7 @@ class People:
     def __init__(self, tables: SourceTables, definitions: OutcomeDefinitions, counts: Counts) -> None:
         self.tables, self.definitions, self.counts = tables, definitions, counts
         tables.require(definitions.recordings.table, "the recordings")
-        self._fields: dict[tuple[str, int, int | None], pd.DataFrame] = {}
+        self._frames: dict[Path, pd.DataFrame] = {}
         date = definitions.recordings.date
         self.rows = self._by_visit(date) if date.field is not None else self._by_row(date)
         if self.rows.empty:
@@ -87,22 +88,37 @@ class People:
 
     def field(self, table: str, number: int, instance: int | None) -> pd.DataFrame:
         """Texts of a field by subject (n, columns); empty when no file has it."""
-        at = (table, number, instance)
-        if at not in self._fields:
-            found: dict[Path, list[str]] = {}
-            for path, column in self.tables.fields(table, number, instance):
-                found.setdefault(path, []).append(column.name)
-            pieces = []
-            for path, names in found.items():
-                subject = self.tables.subject_column(path, self.definitions.subject)
-                piece = self.tables.read(path, [subject, *names])
-                piece.index = pd.Index(key(piece.pop(subject)), name="subject")
-                if piece.index.duplicated().any():
-                    row = int(np.flatnonzero(piece.index.duplicated())[0]) + 1
-                    raise ValueError(f"{path}: data row {row} holds a subject for the second time")
-                pieces.append(piece[piece.index != ""])
-            self._fields[at] = pd.concat(pieces, axis=1).fillna("") if pieces else pd.DataFrame()
-        return self._fields[at]
+        found: dict[Path, list[str]] = {}
+        for path, column in self.tables.fields(table, number, instance):
+            found.setdefault(path, []).append(column.name)
+        pieces = [self._columns(path, names) for path, names in found.items()]
+        return pd.concat(pieces, axis=1).fillna("") if pieces else pd.DataFrame()
+
+    def _columns(self, path: Path, names: list[str]) -> pd.DataFrame:
+        """Columns of a file by subject. A file is read once for all fields that the definitions name, not for each."""
+        have = self._frames.get(path)
+        if have is not None and set(names) <= set(have.columns):
+            return have[names]
+        known = getattr(self, "subjects", None)
+        wanted = dict.fromkeys(names)
+        if known is not None:
+            fields = self.definitions.fields()
+            parsed = (parse_field(name) for name in self.tables.header(path))
+            wanted |= dict.fromkeys(column.name for column in parsed if column is not None and column.field in fields)
+        subject = self.tables.subject_column(path, self.definitions.subject)
+        pieces = []
+        for chunk in self.tables.chunks(path, [subject, *wanted]):
+            chunk.index = pd.Index(key(chunk.pop(subject)), name="subject")
+            pieces.append(chunk[(chunk.index != "") & (True if known is None else chunk.index.isin(known))])
+        frame = pd.concat(pieces) if pieces else pd.DataFrame(columns=list(wanted), dtype=object)
+        twice = int(frame.index.duplicated().sum())
+        if twice:
+            raise ValueError(
+                f"{path}: {twice} rows hold a subject that the table already has; one row for each is expected"
+            )
+        if known is not None:
+            self._frames[path] = frame
+        return frame[names]
 
     def texts(self, column: Column) -> pd.Series:
         """Value of a column for each recording (n,), "" where there is none."""

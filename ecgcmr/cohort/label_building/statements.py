@@ -132,8 +132,10 @@ def header_statements(folder: Path) -> pd.DataFrame:
         raise ValueError(f"{folder}: holds no .hea file")
     table = pd.DataFrame(rows)
     if table["item"].duplicated().any():
-        twice = table.loc[table["item"].duplicated(), "item"].iloc[0]
-        raise ValueError(f"{folder}: two headers have the name {twice}.hea; build the labels of each folder alone")
+        twice = int(table["item"].duplicated().sum())
+        raise ValueError(
+            f"{folder}: {twice} headers have the name of another one; build the labels of each folder alone"
+        )
     return table
 
 
