@@ -150,3 +150,24 @@ def test_write_labels__whole_or_not_at_all(tmp_path):
     write_ledger(tmp_path / "ledger.csv", pd.DataFrame({"subject": ["a"]}))
     assert stat.S_IMODE((tmp_path / "ledger.csv").stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["ledger.csv"]
+
+
+@pytest.mark.shared
+def test_real_headers__become_labels_of_a_cohort(shared_data, tmp_path):
+    records = shared_data / "cinc2021" / "records"
+    built = build_labels(CONFIGS / "physionet2021.yaml", [str(records)])
+    write_labels(tmp_path / "labels.csv", built.table, built.columns)
+    report = ingest(IngestOptions(out=tmp_path / "c", ecg=records, labels=tmp_path / "labels.csv"))
+    cohort = Cohort.open(tmp_path / "c")
+    assert report.kept["ecg"] >= 28
+    assert not any("belong to no file" in statement for statement in report.statements)
+    assert validate_cohort(tmp_path / "c") == []
+    kept = cohort.ledger[cohort.ledger["status"] == "kept"]
+    rows = built.table.set_index("item")
+    for item, row in zip(kept["item"], kept["row"], strict=True):
+        subject = int(cohort.recordings["subject"].iloc[row])
+        name = Path(str(item)).stem
+        np.testing.assert_array_equal(
+            cohort.labels.loc[subject].to_numpy(), rows.loc[name, list(cohort.labels.columns)].to_numpy(dtype=float)
+        )
+        assert cohort.subjects["sex"].iloc[subject] == rows.loc[name, "sex"]
