@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ecgcmr import __version__
-from ecgcmr.cli import data, privacy
+from ecgcmr.cli import data, labels, privacy, splits
 from ecgcmr.cli.errors import plain_console, user_errors
 
 app = typer.Typer(
@@ -20,7 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 data.register(app)
+labels.register(app)
 privacy.register(data.cohort_app)
+splits.register(data.cohort_app)
 
 
 def _show_version(wanted: bool) -> None:

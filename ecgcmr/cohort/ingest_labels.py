@@ -20,6 +20,7 @@ from ecgcmr.cohort.ingest_tables import (
     read_text_table,
     tidy_key,
 )
+from ecgcmr.cohort.label_file import LabelColumns, check_specs, read_label_columns
 from ecgcmr.cohort.recipe import Column, Table, Visits
 from ecgcmr.cohort.schema import LabelSpec
 
@@ -39,6 +40,7 @@ class LabelTable:
     Attributes:
         table: The columns in use as text; "" is missing.
         days: Day of each row (n,) [days since year 1], 0 where unknown.
+        specs: Declared labels, by column (`ecgcmr labels build`); empty when kinds are inferred.
         statements: What was inferred, one sentence each.
 
     Raises:
@@ -50,6 +52,7 @@ class LabelTable:
         self.spec = spec
         self.statements: list[str] = []
         self.item_column, self.subject_column = spec.item, spec.subject
+        self.specs: dict[str, LabelSpec] = {}
         if spec.sidecar:
             self.path, self.table = root / spec.file, read_sidecars(root, spec.file)
             self.item_column = SIDECAR_ITEM
@@ -59,7 +62,12 @@ class LabelTable:
             found = find_table(root, spec.file, True, "table.file")
             assert found is not None
             self.path = found
+            declared = read_label_columns(self.path)
+            if declared is not None:
+                self._declare(declared)
             self.table = read_text_table(self.path, self._needed())
+            if declared is not None:
+                check_specs(self.path, list(self.table.columns), declared)
         if self.subject_column is None and self.item_column is None:
             self.item_column = str(self.table.columns[0])
             self.statements.append(f"items are matched by the first column, {self.item_column!r}")
@@ -73,6 +81,12 @@ class LabelTable:
             self.days, wrong = days(self.table[spec.date])
             if wrong:
                 self.statements.append(f"{wrong} values of column {spec.date!r} are no dates; expected YYYY-MM-DD")
+
+    def _declare(self, declared: LabelColumns) -> None:
+        """Take what the file says of its own columns, as far as the recipe does not say it."""
+        self.specs = {spec.name: spec for spec in declared.specs}
+        if self.subject_column is None and self.item_column is None:
+            self.subject_column, self.item_column = declared.subject_column, declared.item_column
 
     def _named(self) -> list[str]:
         spec = self.spec
@@ -176,11 +190,14 @@ class LabelTable:
         used = {self.subject_column, self.item_column, self.spec.date, self.spec.fold, *self.spec.groups, *fields}
         names = list(chosen or ())
         if chosen == () and not self.spec.codes:
-            names = [name for name in self.table.columns if name not in used and name.lower() not in _SUBJECT_FIELDS]
+            every = self.specs or self.table.columns
+            names = [name for name in every if name not in used and name.lower() not in _SUBJECT_FIELDS]
         specs: list[LabelSpec] = []
         values: list[NDArray[np.float64]] = []
         for name in names:
-            spec, found, why = _infer(name, self.table[name].astype(object))
+            column = self.table[name].astype(object)
+            declared = self.specs.get(name)
+            spec, found, why = _infer(name, column) if declared is None else _read_declared(self.path, declared, column)
             if spec is None:
                 if chosen:
                     raise ValueError(f"{self.path}: column {name!r} cannot be a label: {why}")
@@ -230,6 +247,26 @@ def aggregate(specs: Sequence[LabelSpec], values: pd.DataFrame, subjects: NDArra
     grouped = values[known].groupby(subjects[known], sort=True)
     out = pd.DataFrame({spec.name: getattr(grouped[spec.name], ways[spec.kind])() for spec in specs})
     return out.reindex(range(size))
+
+
+def _read_declared(path: Path, spec: LabelSpec, column: pd.Series) -> tuple[LabelSpec, NDArray[np.float64], str]:
+    """A column with its declared meaning; a value that is no number, or not of its kind, is an error."""
+    values = numbers(column)
+    low = 0.0 if spec.kind == "time" and spec.low is None else spec.low
+    wrong = (column != "").to_numpy(dtype=bool) & np.isnan(values)
+    expected = "a number or nothing"
+    if spec.kind in ("binary", "event"):
+        wrong |= ~np.isnan(values) & ~np.isin(values, (0.0, 1.0))
+        expected = "0, 1 or nothing"
+    wrong |= (values < (-np.inf if low is None else low)) | (values > (np.inf if spec.high is None else spec.high))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        limits = f" from {low} to {spec.high} {spec.unit}".rstrip() if spec.high is not None else ""
+        raise ValueError(
+            f"{path}: column {spec.name!r}, data row {row + 1}: {column.iloc[row]!r} is no {spec.kind} value; "
+            f"expected {expected}{limits}. Build the labels again, or correct the row"
+        )
+    return spec, values, f" [{spec.unit}]" if spec.unit else ""
 
 
 def _infer(name: str, column: pd.Series) -> tuple[LabelSpec | None, NDArray[np.float64], str]:

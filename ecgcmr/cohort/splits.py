@@ -72,19 +72,37 @@ def check_split(split: Split, known: NDArray[np.int64], where: str) -> None:
         ValueError: Names the subject and the parts.
     """
     for name, members in split.parts().items():
-        repeated = members[:-1][np.diff(np.sort(members)) == 0] if len(members) else members
-        if len(np.unique(members)) != len(members):
-            raise ValueError(f"{where}: part {name} names a subject twice (subject {int(np.sort(repeated)[0])})")
+        found, counts = np.unique(members, return_counts=True)
+        if len(found) != len(members):
+            raise ValueError(
+                f"{where}: part {name} names a subject twice ({name_subjects(found[counts > 1], verb=False)})"
+            )
         strangers = np.setdiff1d(members, known)
         if len(strangers):
-            raise ValueError(f"{where}: part {name} holds subject {int(strangers[0])}, which the cohort does not have")
+            raise ValueError(
+                f"{where}: part {name} holds {name_subjects(strangers, verb=False)}, which the cohort does not have"
+            )
     for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
         shared = np.intersect1d(split.part(first), split.part(second))
         if len(shared):
             raise ValueError(
-                f"{where}: subject {int(shared[0])} is in {first} and in {second} ({len(shared)} shared in all); parts "
-                "must be disjoint by subject: make the split again with make_split"
+                f"{where}: {name_subjects(shared)} in {first} and in {second} ({len(shared)} shared in all); parts "
+                "must be disjoint by subject: make the split again with `ecgcmr cohort split` or make_split"
             )
+
+
+def name_subjects(subjects: NDArray[np.int64], verb: bool = True) -> str:
+    """Subjects by their numbers in the cohort, which are pseudonyms; the first ten of many."""
+    listed = [str(int(subject)) for subject in subjects[:10]]
+    more = f" and {len(subjects) - 10} more" if len(subjects) > 10 else ""
+    one = len(subjects) == 1
+    return f"subject{'s' * (not one)} {', '.join(listed)}{more}" + (" is" if one else " are") * verb
+
+
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Raise ValueError for anything but three shares that sum to 1."""
+    if len(fractions) != len(PARTS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
+        raise ValueError(f"fractions must be three shares >= 0 that sum to 1, got {tuple(fractions)}")
 
 
 def read_split(path: Path) -> Split:
@@ -147,14 +165,16 @@ def make_split(
     Returns:
         The split; part sizes are exact to one subject (per stratum).
     """
-    if len(fractions) != len(PARTS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
-        raise ValueError(f"fractions must be three shares >= 0 that sum to 1, got {tuple(fractions)}")
+    check_fractions(fractions)
     subjects = np.asarray(subjects, dtype=np.int64)
     if len(np.unique(subjects)) != len(subjects):
         raise ValueError("make_split: every subject must appear once; pass unique subjects, not one per recording")
+    order = np.argsort(subjects, kind="stable")  # the draw must not depend on the order of the rows
+    values = list(strata) if strata is not None else [0] * len(subjects)
+    subjects, values = subjects[order], [values[position] for position in order]
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(_PURPOSE_SPLIT,))))
     groups: dict[Hashable, list[int]] = {}
-    for position, value in enumerate(strata if strata is not None else [0] * len(subjects)):
+    for position, value in enumerate(values):
         groups.setdefault(value, []).append(position)
     chosen: dict[str, list[NDArray[np.int64]]] = {part: [] for part in PARTS}
     for value in sorted(groups, key=str):

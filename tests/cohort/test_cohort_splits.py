@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecgcmr.cohort.splits import make_split, open_split, split_from_folds
 from ecgcmr.cohort.store import Cohort
 
 
+@settings(deadline=None)
 @given(n=st.integers(0, 400), seed=st.integers(0, 2**31), train=st.integers(0, 10), val=st.integers(0, 10))
 def test_make_split__parts_are_disjoint_complete_and_of_the_asked_size(n, seed, train, val):
     if train + val > 10:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ecgcmr.training.config_errors import nearest, valid_names
 
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.config_errors import nearest, valid_names
