@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ecgcmr.cohort.label_file import check_specs, read_label_table, shape
+from ecgcmr.cohort.label_file import declared_values, read_label_columns, read_label_table, shape
 from ecgcmr.cohort.schema import LabelSpec
 
 MAX_CATEGORIES = 20
@@ -44,11 +44,11 @@ class LabelTable:
 
     def __init__(self, path: Path, subject_column: str | None = None, item_column: str | None = None) -> None:
         self.path = path
-        self.table, declared = read_label_table(path)
+        self.table = read_label_table(path)
+        declared = read_label_columns(path, list(self.table.columns))
         self.statements: list[str] = []
         self.specs: dict[str, LabelSpec] = {}
         if declared is not None:
-            check_specs(path, list(self.table.columns), declared)
             self.specs = {spec.name: spec for spec in declared.specs}
             if subject_column is None and item_column is None:
                 subject_column, item_column = declared.subject_column, declared.item_column
@@ -173,7 +173,11 @@ class LabelTable:
         specs: list[LabelSpec] = []
         values: list[NDArray[np.float64]] = []
         for name in names:
-            spec, found, why = self._declared(name) if name in self.specs else _infer(name, self.table[name])
+            spec, found, why = (
+                _declared(self.path, self.specs[name], self.table[name])
+                if name in self.specs
+                else _infer(name, self.table[name])
+            )
             if spec is None:
                 if chosen:
                     raise ValueError(f"{self.path}: column {name!r} cannot be a label: {why}")
@@ -184,26 +188,6 @@ class LabelTable:
             values.append(found)
         shape = (len(self.table), 0)
         return specs, np.stack(values, axis=1) if values else np.zeros(shape)
-
-    def _declared(self, name: str) -> tuple[LabelSpec, NDArray[np.float64], str]:
-        """A column with its declared meaning; a value that is no number, or not of its kind, is an error."""
-        spec, column = self.specs[name], self.table[name]
-        values = np.array([_number(text) for text in column], dtype=np.float64)
-        low = 0.0 if spec.kind == "time" and spec.low is None else spec.low
-        wrong = (column != "").to_numpy() & np.isnan(values)
-        expected = "a number or nothing"
-        if spec.kind in ("binary", "event"):
-            wrong |= ~np.isnan(values) & ~np.isin(values, (0.0, 1.0))
-            expected = "0, 1 or nothing"
-        wrong |= (values < (-np.inf if low is None else low)) | (values > (np.inf if spec.high is None else spec.high))
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            limits = f" from {low} to {spec.high} {spec.unit}".rstrip() if spec.high is not None else ""
-            raise ValueError(
-                f"{self.path}: column {name!r}, data row {row + 1}: {column.iloc[row]!r} is no {spec.kind} value; "
-                f"expected {expected}{limits}. Build the labels again, or correct the row"
-            )
-        return spec, values, f" [{spec.unit}]" if spec.unit else ""
 
 
 def aggregate(specs: Sequence[LabelSpec], values: NDArray[np.float64]) -> dict[str, float]:
@@ -222,6 +206,10 @@ def aggregate(specs: Sequence[LabelSpec], values: NDArray[np.float64]) -> dict[s
         else:
             result[spec.name] = float(seen.mean())
     return result
+
+
+def _declared(path: Path, spec: LabelSpec, column: pd.Series) -> tuple[LabelSpec, NDArray[np.float64], str]:
+    return spec, declared_values(path, spec, column), f" [{spec.unit}]" if spec.unit else ""
 
 
 def _infer(name: str, column: pd.Series) -> tuple[LabelSpec | None, NDArray[np.float64], str]:

@@ -16,7 +16,7 @@ from ecgcmr.cohort.ingest_labels import LabelTable
 from ecgcmr.cohort.ingest_plan import IngestOptions
 from ecgcmr.cohort.label_building.build import BuildOptions, build_labels, write_ledger
 from ecgcmr.cohort.label_building.example import write_example
-from ecgcmr.cohort.label_file import LabelColumns, read_label_table, specs_path, write_labels
+from ecgcmr.cohort.label_file import LabelColumns, read_label_columns, specs_path, write_labels
 from ecgcmr.cohort.schema import LabelSpec
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.cohort.validate import validate_cohort
@@ -100,7 +100,7 @@ def test_specs__broken_file_is_named(tmp_path, change, message):
     change(data)
     specs_path(file).write_text(json.dumps(data))
     with pytest.raises(ValueError, match=message) as told:
-        read_label_table(file)
+        read_label_columns(file, ["subject", "mi", "LVEF"])
     assert "labels.specs.json" in str(told.value)
 
 
