@@ -20,7 +20,7 @@ from ecgcmr.cohort.ingest_tables import (
     read_text_table,
     tidy_key,
 )
-from ecgcmr.cohort.label_file import LabelColumns, check_specs, read_label_columns
+from ecgcmr.cohort.label_file import declared_values, read_label_columns
 from ecgcmr.cohort.recipe import Column, Table, Visits
 from ecgcmr.cohort.schema import LabelSpec
 
@@ -64,10 +64,12 @@ class LabelTable:
             self.path = found
             declared = read_label_columns(self.path)
             if declared is not None:
-                self._declare(declared)
+                self.specs = {spec.name: spec for spec in declared.specs}
+                if self.subject_column is None and self.item_column is None:
+                    self.subject_column, self.item_column = declared.subject_column, declared.item_column
             self.table = read_text_table(self.path, self._needed())
-            if declared is not None:
-                check_specs(self.path, list(self.table.columns), declared)
+            if self._needed() is None:
+                read_label_columns(self.path, list(self.table.columns))
         if self.subject_column is None and self.item_column is None:
             self.item_column = str(self.table.columns[0])
             self.statements.append(f"items are matched by the first column, {self.item_column!r}")
@@ -81,12 +83,6 @@ class LabelTable:
             self.days, wrong = days(self.table[spec.date])
             if wrong:
                 self.statements.append(f"{wrong} values of column {spec.date!r} are no dates; expected YYYY-MM-DD")
-
-    def _declare(self, declared: LabelColumns) -> None:
-        """Take what the file says of its own columns, as far as the recipe does not say it."""
-        self.specs = {spec.name: spec for spec in declared.specs}
-        if self.subject_column is None and self.item_column is None:
-            self.subject_column, self.item_column = declared.subject_column, declared.item_column
 
     def _named(self) -> list[str]:
         spec = self.spec
@@ -197,7 +193,11 @@ class LabelTable:
         for name in names:
             column = self.table[name].astype(object)
             declared = self.specs.get(name)
-            spec, found, why = _infer(name, column) if declared is None else _read_declared(self.path, declared, column)
+            if declared is None:
+                spec, found, why = _infer(name, column)
+            else:
+                spec, found = declared, declared_values(self.path, declared, column)
+                why = f" [{declared.unit}]" if declared.unit else ""
             if spec is None:
                 if chosen:
                     raise ValueError(f"{self.path}: column {name!r} cannot be a label: {why}")
@@ -247,26 +247,6 @@ def aggregate(specs: Sequence[LabelSpec], values: pd.DataFrame, subjects: NDArra
     grouped = values[known].groupby(subjects[known], sort=True)
     out = pd.DataFrame({spec.name: getattr(grouped[spec.name], ways[spec.kind])() for spec in specs})
     return out.reindex(range(size))
-
-
-def _read_declared(path: Path, spec: LabelSpec, column: pd.Series) -> tuple[LabelSpec, NDArray[np.float64], str]:
-    """A column with its declared meaning; a value that is no number, or not of its kind, is an error."""
-    values = numbers(column)
-    low = 0.0 if spec.kind == "time" and spec.low is None else spec.low
-    wrong = (column != "").to_numpy(dtype=bool) & np.isnan(values)
-    expected = "a number or nothing"
-    if spec.kind in ("binary", "event"):
-        wrong |= ~np.isnan(values) & ~np.isin(values, (0.0, 1.0))
-        expected = "0, 1 or nothing"
-    wrong |= (values < (-np.inf if low is None else low)) | (values > (np.inf if spec.high is None else spec.high))
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        limits = f" from {low} to {spec.high} {spec.unit}".rstrip() if spec.high is not None else ""
-        raise ValueError(
-            f"{path}: column {spec.name!r}, data row {row + 1}: {column.iloc[row]!r} is no {spec.kind} value; "
-            f"expected {expected}{limits}. Build the labels again, or correct the row"
-        )
-    return spec, values, f" [{spec.unit}]" if spec.unit else ""
 
 
 def _infer(name: str, column: pd.Series) -> tuple[LabelSpec | None, NDArray[np.float64], str]:

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ecgcmr.cohort.schema import LabelSpec
 
@@ -97,32 +99,72 @@ def write_labels(path: Path, table: pd.DataFrame, columns: LabelColumns) -> list
     return [path, specs]
 
 
-def read_label_columns(path: Path) -> LabelColumns | None:
-    """What a file of labels says of its columns; None where it says nothing.
+def read_label_columns(path: Path, names: Sequence[str] | None = None) -> LabelColumns | None:
+    """What the columns of a file of labels are; None when the file does not say.
+
+    Args:
+        path: The file of labels, CSV or parquet.
+        names: Its columns; None does not ask whether each described column is there.
 
     Raises:
-        ValueError: It is broken, or the file is no table.
+        ValueError: The specs are broken, or describe a column that is not there.
     """
     if path.suffix.lower() == ".parquet":
         try:
             meta = (pq.read_schema(path).metadata or {}).get(_META)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{path}: not a readable parquet table ({error})") from error
-        return LabelColumns.from_json(meta.decode(), path) if meta else None
-    specs = specs_path(path)
-    if path.suffix.lower() == ".csv" and specs.is_file():
-        return LabelColumns.from_json(specs.read_text(), specs)
-    return None
+        found = LabelColumns.from_json(meta.decode(), path) if meta else None
+    else:
+        specs = specs_path(path)
+        is_there = path.suffix.lower() == ".csv" and specs.is_file()
+        found = LabelColumns.from_json(specs.read_text(), specs) if is_there else None
+    if found is not None and names is not None:
+        absent = [spec.name for spec in found.specs if spec.name not in names]
+        absent += [name for name in (found.subject_column, found.item_column) if name and name not in names]
+        if absent:
+            raise ValueError(
+                f"{path}: its specs describe the column {absent[0]!r}, which it does not have; build it again"
+            )
+    return found
+
+
+def numbers(texts: pd.Series) -> NDArray[np.float64]:
+    """Texts (n,) as the nearest numbers, NaN where there is none; `pandas.to_numeric` may be off by the last bit."""
+
+    def number(text: str) -> float:
+        try:
+            return float("nan") if "_" in text else float(text)  # Python reads 1_0 as ten
+        except ValueError:
+            return float("nan")
+
+    return np.array([number(text) for text in texts], dtype=np.float64)
+
+
+def declared_values(path: Path, spec: LabelSpec, texts: pd.Series) -> NDArray[np.float64]:
+    """Numbers (n,) of a column with a declared meaning, NaN where it is empty.
+
+    Raises:
+        ValueError: A value is no number, not of its kind, or outside its range; names the row.
+    """
+    values = numbers(texts)
+    low = 0.0 if spec.kind == "time" and spec.low is None else spec.low
+    wrong = (texts != "").to_numpy(dtype=bool) & np.isnan(values)
+    expected = "a number or nothing"
+    if spec.kind in ("binary", "event"):
+        wrong |= ~np.isnan(values) & ~np.isin(values, (0.0, 1.0))
+        expected = "0, 1 or nothing"
+    wrong |= (values < (-np.inf if low is None else low)) | (values > (np.inf if spec.high is None else spec.high))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        limits = f" from {low} to {spec.high} {spec.unit}".rstrip() if spec.high is not None else ""
+        raise ValueError(
+            f"{path}: column {spec.name!r}, data row {row + 1}: {texts.iloc[row]!r} is no {spec.kind} value; expected "
+            f"{expected}{limits}. Build the labels again, or correct the row"
+        )
+    return values
 
 
 def shape(text: str) -> str:
     """The look of a value without its content, for messages: letters become A, digits 9."""
     return re.sub(r"[0-9]", "9", re.sub(r"[^\W\d_]", "A", text))[:40]
-
-
-def check_specs(path: Path, names: Sequence[str], columns: LabelColumns) -> None:
-    """Raise ValueError for a spec without its column."""
-    absent = [spec.name for spec in columns.specs if spec.name not in names]
-    absent += [name for name in (columns.subject_column, columns.item_column) if name and name not in names]
-    if absent:
-        raise ValueError(f"{path}: its specs describe the column {absent[0]!r}, which it does not have; build it again")

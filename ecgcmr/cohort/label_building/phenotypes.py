@@ -10,7 +10,7 @@ from ecgcmr.cohort.label_building.concepts import PhenotypeField, PhenotypeSet
 from ecgcmr.cohort.label_building.dates import Counts
 from ecgcmr.cohort.label_building.definitions import Column
 from ecgcmr.cohort.label_building.recordings import People
-from ecgcmr.cohort.label_file import shape
+from ecgcmr.cohort.label_file import numbers, shape
 
 WRONG_UNIT_SHARE = 0.2
 MIN_FOR_UNIT = 20
@@ -60,12 +60,12 @@ def read_phenotypes(
 
 
 def _plausible(item: PhenotypeField, texts: pd.Series, counts: Counts) -> tuple[NDArray[np.float64], pd.DataFrame]:
-    numbers = pd.to_numeric(texts.replace("", None), errors="coerce").to_numpy(dtype=np.float64)
-    no_number = (texts != "").to_numpy() & np.isnan(numbers)
-    outside = ~np.isnan(numbers) & ~((numbers >= item.low) & (numbers <= item.high))
-    observed = int((~np.isnan(numbers)).sum())
+    found = numbers(texts)
+    no_number = (texts != "").to_numpy() & np.isnan(found)
+    outside = ~np.isnan(found) & ~((found >= item.low) & (found <= item.high))
+    observed = int((~np.isnan(found)).sum())
     if observed >= MIN_FOR_UNIT and outside.sum() > WRONG_UNIT_SHARE * observed:
-        middle = float(np.median(numbers[np.isfinite(numbers)])) if np.isfinite(numbers).any() else float("nan")
+        middle = float(np.median(found[np.isfinite(found)])) if np.isfinite(found).any() else float("nan")
         raise ValueError(
             f"{item.name} (field {item.field}): {int(outside.sum())} of {observed} values lie outside {item.low:g} to "
             f"{item.high:g} {item.unit}, their median is {middle:g}: another unit or another field? Convert the "
@@ -78,4 +78,4 @@ def _plausible(item: PhenotypeField, texts: pd.Series, counts: Counts) -> tuple[
     bad = np.flatnonzero(no_number | outside)
     reasons = np.where(outside[bad], f"outside {item.low:g} to {item.high:g} {item.unit}", "no number")
     problems = pd.DataFrame({"row": bad, "label": item.name, "value": texts.iloc[bad].to_numpy(), "reason": reasons})
-    return np.where(outside, np.nan, numbers), problems
+    return np.where(outside, np.nan, found), problems
