@@ -73,8 +73,11 @@ def _create(path: Path) -> None:
         os.link(temporary, path)
     except FileExistsError:
         pass
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            temporary.replace(path)
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
 class Pseudonymizer:

@@ -118,7 +118,7 @@ def scan(folder: str | Path) -> AuditReport:
 
 
 def _gather(file: str, hits: Iterable[Hit]) -> Iterator[Finding]:
-    """One finding for each place and kind, with the number of hits; rows of a text are places of their own."""
+    """One finding for each place and kind, with its first row and the number of hits."""
     first: dict[tuple[str, str], tuple[int, str]] = {}
     count: Counter[tuple[str, str]] = Counter()
     for place, row, kind, match in hits:

@@ -27,13 +27,13 @@ _TAGS = (
 PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("UK Biobank file name", re.compile(r"(?<!\d)[1-9]\d{6}_2\d{4}_\d+_\d+(?!\d)")),
     ("e-mail address", re.compile(r"(?<![\w.+-])[\w.+-]+@[A-Za-z\d-]+(?:\.[A-Za-z\d-]+)*\.[A-Za-z]{2,}\b")),
-    ("person's name", re.compile(r"\b[A-Za-z][A-Za-z'-]+\^[A-Za-z][A-Za-z' -]*(?:\^[A-Za-z' ]*)*")),
+    ("person's name", re.compile(r"(?<![A-Za-z'-])[A-Za-z][A-Za-z'-]+\^[A-Za-z][A-Za-z' -]*(?:\^[A-Za-z' ]*)*")),
     ("identifying tag", re.compile(rf"\b(?:{_TAGS})\b[\"'>]*\s*[:=>]\s*[\"']?[^\s\"'<,}}]+", re.IGNORECASE)),
     (
         "medical record number",
         re.compile(
             r"\b(?:MRN|NHS|SSN|CHI|CPR|(?:patient|hospital|case|accession)[ _-]?(?:id|no|number|nr))"
-            r"\b[\s\"':=#.-]{1,4}\w*\d{4,}\w*",
+            r"\b[\s\"':=#.-]{1,4}\w{0,20}\d{4,}\w{0,20}",
             re.IGNORECASE,
         ),
     ),
@@ -81,11 +81,10 @@ def looks_identifying(text: str) -> Iterator[tuple[str, str]]:
         return
     text = _HARMLESS.sub(lambda match: " " * len(match.group()), text)
     for kind, pattern in PATTERNS:
-        found = [match.span() for match in pattern.finditer(text)]
-        for begin, end in found:
-            yield kind, text[begin:end]
-        for begin, end in found:
-            text = text[:begin] + " " * (end - begin) + text[end:]
+        found = [match.group() for match in pattern.finditer(text)]
+        if found:
+            yield from ((kind, match) for match in found)
+            text = pattern.sub(lambda match: " " * len(match.group()), text)
 
 
 def identifying_name(name: str) -> bool:

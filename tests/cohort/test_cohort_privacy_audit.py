@@ -6,6 +6,7 @@ import datetime
 import json
 import shutil
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -127,6 +128,17 @@ def test_looks_identifying__every_long_number_is_found(number: int, around: str)
        st.sampled_from(["%Y-%m-%d", "%d.%m.%Y", "%d/%m/%Y", "%Y%m%d", "%d-%b-%Y", "%d %B %Y"]))  # fmt: skip
 def test_looks_identifying__every_date_is_found(day: datetime.date, form: str) -> None:
     assert "date" in [kind for kind, _ in looks_identifying(f"on {day.strftime(form)} or so")]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "piece", ["a-", "1234 ", "ab'", "a.b@", "2016-", "MRN ", "0.1", "abc123", "data:a;base64,", "^a"]
+)
+def test_looks_identifying__takes_time_in_proportion_to_the_text(piece: str) -> None:
+    begin = time.process_time()
+    list(looks_identifying(piece * 20_000 + " 1234 @ ^"))
+    assert len(list(looks_identifying(f"{NUMBER} " * 20_000))) == 20_000
+    assert time.process_time() - begin < 10.0  # a tenth of a second; with the square of the length, minutes
 
 
 def test_names_of_columns() -> None:
