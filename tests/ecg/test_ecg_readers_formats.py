@@ -334,6 +334,14 @@ def test_arrays__standardised_samples_have_no_amplitude_to_check(tmp_path: Path)
         open_ecg(path, unit="mV", rate_hz=500)
 
 
+def test_arrays__a_rate_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, ecg=X, fs=100)
+    assert open_ecg(path, unit="mV", rate_hz=100).rate_hz == 100.0
+    with pytest.raises(ValueError, match="states a sampling rate of 100 Hz, but 500 Hz was declared"):
+        open_ecg(path, **DECLARED)
+
+
 def test_arrays__square_ones_and_other_names_are_asked_about(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, ecg=X[:, :12])

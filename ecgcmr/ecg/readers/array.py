@@ -32,8 +32,8 @@ class ArrayFile:
     """A file of recordings (N, L, T), opened lazily: the samples stay in their stored type until one is asked for.
 
     It may hold `ecg` (N, L, T), (N, T, L), (L, T) or (T, L), `scale` (a factor for integers), `fs` [Hz], `leads`
-    (L,), `unit` and `ecg_id` (N,), or the usual other names of these; arguments replace what it holds. Leads and time
-    are told apart by the number of leads.
+    (L,), `unit` and `ecg_id` (N,), or the usual other names of these; `unit` and `leads` given as arguments replace
+    what it holds. Leads and time are told apart by the number of leads.
 
     Attributes:
         path: The file.
@@ -57,7 +57,7 @@ class ArrayFile:
         Args:
             path: `.npz`, `.npy`, `.h5`, `.mat`, `.csv` or `.tsv`.
             unit: `mV`, `uV`, `V`, or `z` for samples that were standardised; required unless the file states it.
-            rate_hz: Sampling rate [Hz]; required unless the file states it.
+            rate_hz: Sampling rate [Hz]; required unless the file states it, and refused where that is another.
             leads: Lead names; where neither the argument nor the file has them, twelve rows are taken to be in
                 canonical order.
             gain_uv_per_unit: Microvolts of one stored unit, in place of `unit` and the file's `scale`.
@@ -77,10 +77,7 @@ class ArrayFile:
                 f"{self.path}: expected samples of shape (recordings, leads, time) or (leads, time), got {self._shape}"
             )
         self.leads, self._time_first, self._assumed = self._layout(leads)
-        stated_rate = self._member(_RATES, None) if rate_hz is None else rate_hz
-        if stated_rate is None:
-            raise ValueError(f"{self.path} states no sampling rate; declare it with rate_hz")
-        self.rate_hz = _number(self.path, "sampling rate", stated_rate)
+        self.rate_hz = self._rate(rate_hz)
         self.unit: Unit = "mV"
         self._declared: str | None
         if gain_uv_per_unit is not None:
@@ -160,6 +157,19 @@ class ArrayFile:
             return default
         value = np.asarray(self._members[name])
         return value.reshape(-1)[0].item() if value.size == 1 and value.dtype.kind in "iufUS" else value
+
+    def _rate(self, declared: float | None) -> float:
+        """The sampling rate that is stated or declared; a wrong one would go unnoticed, so that both must agree."""
+        stated = self._member(_RATES, None)
+        if stated is None and declared is None:
+            raise ValueError(f"{self.path} states no sampling rate; declare it with rate_hz")
+        rate = _number(self.path, "sampling rate", declared if stated is None else stated)
+        if declared is not None and abs(rate - declared) > 1e-3 * rate:
+            raise ValueError(
+                f"{self.path} states a sampling rate of {rate:g} Hz, but {declared:g} Hz was declared; leave rate_hz "
+                "out, or correct the file"
+            )
+        return rate
 
     def _declared_unit(self, unit: Any) -> tuple[Unit, float]:
         if unit is None:
