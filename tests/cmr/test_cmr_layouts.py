@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Polygon
 
 from ecgcmr.cmr.quality import check_cine
-from ecgcmr.cmr.readers import detect_layout, open_study
+from ecgcmr.cmr.readers import detect_layout, open_cine, open_study
 from ecgcmr.cmr.readers.contours import fill_polygon
 from ecgcmr.cmr.readers.nifti import MASK_LABELS
 
@@ -200,6 +200,15 @@ def test_open_study__of_dicom_and_plain_nifti(tmp_path: Path) -> None:
     save(tmp_path / "n" / "cine.nii", hearts()[0])
     study = open_study(tmp_path / "n")
     assert (study.layout, len(study.cines)) == ("nifti", 1)
+
+
+@pytest.mark.parametrize("writer", [write_acdc, write_mnms2], ids=["acdc", "mnms2"])
+def test_open_cine__of_a_labeled_folder_is_its_study(tmp_path: Path, writer: object) -> None:
+    folder = writer(tmp_path / "007")  # type: ignore[operator]
+    for cine, whole in zip(open_cine(folder), open_study(folder).cines, strict=True):
+        np.testing.assert_array_equal(cine.masks, whole.masks)
+    with pytest.raises(ValueError, match="are for NIfTI files"):
+        open_cine(folder, view="sax")
 
 
 points = st.tuples(st.floats(-3, 14), st.floats(-3, 12))

@@ -160,3 +160,21 @@ def test_open_cine__options_belong_to_their_format(tmp_path: Path, data: np.ndar
     assert len(open_cine(write(tmp_path / "a.nii", data, sax_affine()), incomplete="drop")) == 1
     with pytest.raises(ValueError, match=r"\['mask_labels'\] are for NIfTI"):
         open_cine(tmp_path, mask_labels="acdc")
+
+
+@pytest.mark.parametrize("spacing", [1e-30, 0.001, 5000.0])
+def test_open_cine__impossible_spacing_is_refused(tmp_path: Path, data: np.ndarray, spacing: float) -> None:
+    affine = sax_affine()
+    affine[:3, 0] *= spacing / 1.4
+    with pytest.raises(ValueError, match=r"a\.nii: .*(spacing|cannot be read as NIfTI)"):
+        open_cine(write(tmp_path / "a.nii", data, affine))
+
+
+def test_open_cine__flat_affine_is_refused(tmp_path: Path, data: np.ndarray) -> None:
+    path = write(tmp_path / "a.nii", data, sax_affine())
+    image = nibabel.load(path)
+    image.header["sform_code"], image.header["qform_code"] = 1, 0
+    image.header["srow_x"], image.header["srow_y"], image.header["srow_z"] = [2, 2, 0, 0], [1, 1, 0, 0], [0, 0, 9, 0]
+    path.write_bytes(nibabel.Nifti1Image(data, None, image.header).to_bytes())
+    with pytest.raises(ValueError, match="axes of the image into one plane"):
+        open_cine(path)

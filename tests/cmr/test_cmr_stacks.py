@@ -116,6 +116,15 @@ def test_other_frame_count__that_could_be_a_lost_frame_is_refused(tmp_path: Path
         open_cine(tmp_path)
 
 
+def test_one_frame_too_many__is_refused_with_both_counts(tmp_path: Path) -> None:
+    for index, count in enumerate((10, 11, 10)):
+        write_slice(tmp_path, index, count, 80.0, None)
+    with pytest.raises(ValueError, match=r"slice 2 of 3.*11 frame\(s\), but 10 in most slices.*or they lost some"):
+        open_cine(tmp_path)
+    (cine,) = open_cine(tmp_path, incomplete="drop")
+    np.testing.assert_allclose(cine.pixels[:, 0, 0, 0], [pixel_value(0, 0), pixel_value(2, 0)])
+
+
 def test_damaged_slice__that_was_acquired_again_stops_nothing(tmp_path: Path) -> None:
     folder = write_stack(tmp_path / "s")
     find_frame(folder, 1, 4).unlink()

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 UNIT_MS = {"sec": 1e3, "msec": 1.0, "usec": 1e-3}
 FRAME_STEP_MS = (4.0, 250.0)  # a cine of a beating heart has a step in this range
+SPACING_MM = (0.01, 100.0)  # what any scanner could mean, far beyond what a cine has
 THIRD_AXES = ("time", "slice")
 HEADER_BYTES = {348: 352, 540: 544}
 MAX_EXTENSIONS = 16 * 1024**2  # text between header and image [bytes]
@@ -53,8 +54,11 @@ def load_nifti(path: Path, max_bytes: int) -> tuple[NDArray[np.generic], NDArray
     if pixels.dtype.kind not in "iuf":
         raise ValueError(f"{path}: voxels of type {pixels.dtype} are no intensities")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or not np.all((lengths > 0) & (lengths < 1000)):
+    possible = np.isfinite(affine).all() and np.all(lengths > SPACING_MM[0]) and np.all(lengths < SPACING_MM[1])
+    if not possible:
         raise ValueError(f"{path}: the affine has a spacing of {lengths.tolist()} mm; the header is damaged")
+    if abs(float(np.linalg.det(affine[:3, :3] / lengths))) < 0.01:
+        raise ValueError(f"{path}: the affine puts the axes of the image into one plane; the header is damaged")
     if pixels.dtype == np.float64:
         pixels = pixels.astype(np.float32)
     return pixels, affine, image.header
