@@ -56,6 +56,8 @@ def detect_format(path: str | Path) -> str:
     if not path.exists():
         hint = "" if suffix else " and no WFDB header beside it (.hea)"
         raise FileNotFoundError(f"no ECG file {path}{hint}")
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"no ECG reader: {path} is {'a folder' if path.is_dir() else 'no regular file'}")
     found = sniff(path)
     if suffix == ".dat" and found not in READERS:
         raise FileNotFoundError(f"no WFDB header {beside}: {path.name} cannot be read without its header (.hea)")
@@ -102,7 +104,7 @@ def open_ecg(path: str | Path, **options: Any) -> EcgRecording:
     except OSError:
         raise
     except Exception as error:  # a net below the readers: whatever a damaged file provokes has a type and a name
-        if isinstance(error, ValueError) and path.stem in str(error):
+        if isinstance(error, ValueError) and str(path.with_suffix("")) in str(error):
             raise
         raise ValueError(f"{path} cannot be read as {name} ({type(error).__name__}: {error})") from error
 

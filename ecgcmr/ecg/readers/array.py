@@ -32,8 +32,8 @@ class ArrayFile:
     """A file of recordings (N, L, T), opened lazily: the samples stay in their stored type until one is asked for.
 
     It may hold `ecg` (N, L, T), (N, T, L), (L, T) or (T, L), `scale` (a factor for integers), `fs` [Hz], `leads`
-    (L,), `unit` and `ecg_id` (N,), or the usual other names of these; arguments replace what it holds. Leads and time
-    are told apart by the number of leads.
+    (L,), `unit` and `ecg_id` (N,), or the usual other names of these; `unit` and `leads` given as arguments replace
+    what it holds. Leads and time are told apart by the number of leads.
 
     Attributes:
         path: The file.
@@ -57,7 +57,7 @@ class ArrayFile:
         Args:
             path: `.npz`, `.npy`, `.h5`, `.mat`, `.csv` or `.tsv`.
             unit: `mV`, `uV`, `V`, or `z` for samples that were standardised; required unless the file states it.
-            rate_hz: Sampling rate [Hz]; required unless the file states it.
+            rate_hz: Sampling rate [Hz]; required unless the file states it, and refused where that is another.
             leads: Lead names; where neither the argument nor the file has them, twelve rows are taken to be in
                 canonical order.
             gain_uv_per_unit: Microvolts of one stored unit, in place of `unit` and the file's `scale`.
@@ -68,7 +68,7 @@ class ArrayFile:
             ValueError: It is damaged, or rate, unit or leads are missing or do not fit the shape.
         """
         self.path = Path(path)
-        self._members = _open(self.path)
+        self._members, self._leads_first = _open(self.path)
         self._name = self._signal_name(signal)
         self._signal: Any = None
         self._shape = tuple(int(size) for size in self._load().shape)
@@ -77,10 +77,7 @@ class ArrayFile:
                 f"{self.path}: expected samples of shape (recordings, leads, time) or (leads, time), got {self._shape}"
             )
         self.leads, self._time_first, self._assumed = self._layout(leads)
-        stated_rate = self._member(_RATES, None) if rate_hz is None else rate_hz
-        if stated_rate is None:
-            raise ValueError(f"{self.path} states no sampling rate; declare it with rate_hz")
-        self.rate_hz = _number(self.path, "sampling rate", stated_rate)
+        self.rate_hz = self._rate(rate_hz)
         self.unit: Unit = "mV"
         self._declared: str | None
         if gain_uv_per_unit is not None:
@@ -161,6 +158,19 @@ class ArrayFile:
         value = np.asarray(self._members[name])
         return value.reshape(-1)[0].item() if value.size == 1 and value.dtype.kind in "iufUS" else value
 
+    def _rate(self, declared: float | None) -> float:
+        """The sampling rate that is stated or declared; a wrong one would go unnoticed, so that both must agree."""
+        stated = self._member(_RATES, None)
+        if stated is None and declared is None:
+            raise ValueError(f"{self.path} states no sampling rate; declare it with rate_hz")
+        rate = _number(self.path, "sampling rate", declared if stated is None else stated)
+        if declared is not None and abs(rate - declared) > 1e-3 * rate:
+            raise ValueError(
+                f"{self.path} states a sampling rate of {rate:g} Hz, but {declared:g} Hz was declared; leave rate_hz "
+                "out, or correct the file"
+            )
+        return rate
+
     def _declared_unit(self, unit: Any) -> tuple[Unit, float]:
         if unit is None:
             raise ValueError(
@@ -183,6 +193,8 @@ class ArrayFile:
         names = tuple(tidy_lead(str(name)) for name in np.atleast_1d(np.asarray(stated))) if named else LEADS
         if len(names) > MAX_LEADS:
             raise ValueError(f"{self.path} names {len(names)} leads, more than {MAX_LEADS}")
+        if self._leads_first:
+            columns = 0  # a table has its leads as columns, whatever their number
         if rows == columns == len(names):
             raise ValueError(f"{self.path}: {rows} x {columns} samples do not tell leads from time")
         if rows == len(names) or columns == len(names):
@@ -204,21 +216,22 @@ class ArrayFile:
         return found
 
 
-def _open(path: Path) -> Mapping[str, Any]:
+def _open(path: Path) -> tuple[Mapping[str, Any], bool]:
+    """Members of a file, and whether its leads are known to come before time."""
     if not path.is_file():
         raise FileNotFoundError(f"no array file {path}")
     check_size(path, _LARGEST_FILE)
     found = sniff(path)
     if found == "npz":
-        return NpzMembers(path)
+        return NpzMembers(path), False
     if found == "npy":
-        return open_npy(path)
+        return open_npy(path), False
     if found == "hdf5":
-        return Hdf5Members(path)
+        return Hdf5Members(path), False
     if found == "mat":
-        return MatMembers(path)
+        return MatMembers(path), False
     if found == "table":
-        return open_table(path)
+        return open_table(path), True
     raise ValueError(f"{path} is no array file: it holds {found}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from numpy.typing import NDArray
 from ecgcmr.ecg.leads import canonical_lead, tidy_lead
 from ecgcmr.ecg.measurements import FACTORS, measured
 from ecgcmr.ecg.readers.clock import time_of
-from ecgcmr.ecg.readers.limits import MAX_LEADS, MAX_SIGNAL_BYTES, check_size, checked
+from ecgcmr.ecg.readers.limits import MAX_LEADS, MAX_SIGNAL_BYTES, bounded_bytes, checked
 from ecgcmr.ecg.recording import EcgRecording, MedianBeats
 from ecgcmr.ecg.units import millivolts_per_unit
 
-_DEFLATED = "1.2.840.10008.1.2.1.99"
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
 _TYPES = {("SB", 8): "i1", ("UB", 8): "u1", ("SS", 16): "i2", ("US", 16): "u2", ("SL", 32): "i4", ("UL", 32): "u4"}
 
 # Lead codes share their last number between SCP-ECG (5.6.3-9-N) and IEEE 11073 (2:N).
@@ -74,8 +75,7 @@ def read_dicom_waveform(path: str | Path, unit: str | None = None) -> EcgRecordi
             voltage, or an amplitude that contradicts it.
     """
     path = Path(path)
-    check_size(path)
-    dataset = _parse(path)
+    dataset = _parse(path, bounded_bytes(path))
     groups: list[_Group] = []
     failed: list[str] = []
     try:
@@ -114,15 +114,17 @@ def read_dicom_waveform(path: str | Path, unit: str | None = None) -> EcgRecordi
     return checked(path, recording, declared=None)
 
 
-def _parse(path: Path) -> Any:
-    """The dataset of a file that is not deflated (which could expand without bound)."""
+def _parse(path: Path, data: bytes) -> Any:
+    """The dataset of a file that is not deflated (which could expand without bound).
+
+    From memory, because reading a file makes room for the length that an element claims before it is read.
+    """
     import pydicom  # imported here: other formats do not need it
-    from pydicom.filereader import read_file_meta_info
 
     try:
-        if str(read_file_meta_info(path).get("TransferSyntaxUID", "")) == _DEFLATED:
+        if _DEFLATED in data:  # wherever it stands: only the transfer syntax names it
             raise ValueError("deflated files are not read")
-        return pydicom.dcmread(path)
+        return pydicom.dcmread(BytesIO(data))
     except (FileNotFoundError, MemoryError):
         raise
     except Exception as error:  # pydicom raises many types on damaged files; each means that it is unreadable

@@ -22,6 +22,7 @@ from ecgcmr.ecg.readers.xml_tools import (
     base64_samples,
     number,
     parse_xml,
+    positive,
     same_length,
     text_of,
     to_count,
@@ -109,7 +110,7 @@ def _waveforms(
     exponent = to_number(path, "<Waveform/SampleExponent>", text_of(block, "SampleExponent") or "0")
     if abs(exponent) > 9:
         raise ValueError(f"{path}: <Waveform/SampleExponent> is {exponent:g}, expected about 0")
-    rate = number(path, block, "SampleBase") * 10.0**exponent
+    rate = positive(path, block, "SampleBase") * 10.0**exponent
     rows: dict[str, NDArray[np.float64]] = {}
     off: list[str] = []
     wrong: list[str] = []

@@ -15,6 +15,7 @@ LARGEST_RATIO = 100
 """Signals compress two- to fivefold, and long silences more; what expands further and is large is a bomb."""
 
 _SMALL_BYTES = 256 << 20
+_MAX_HEADER_BYTES = 1 << 16
 
 
 def open_npy(path: Path) -> dict[str, NDArray[Any]]:
@@ -25,7 +26,10 @@ def open_npy(path: Path) -> dict[str, NDArray[Any]]:
     """
     try:
         with path.open("rb") as stream:
-            _header(stream)
+            shape, dtype = _header(stream)
+            there = path.stat().st_size - stream.tell()
+        if math.prod(shape) * dtype.itemsize > there:
+            raise ValueError(f"truncated: shape {shape} of {dtype} does not fit into {there} bytes")
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy and zipfile raise many types on damaged files
         raise ValueError(f"{path} is not a readable .npy file ({error})") from error
@@ -82,6 +86,11 @@ class NpzMembers(Mapping[str, NDArray[Any]]):
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type that the header of an array announces; a pickle is refused here."""
     version = np.lib.format.read_magic(stream)
+    if version != (1, 0):  # numpy makes room for the length that the header claims before it reads it
+        length = int.from_bytes(stream.read(4), "little")
+        if length > _MAX_HEADER_BYTES:
+            raise ValueError(f"its header claims {length} bytes")
+        stream.seek(-4, 1)
     read: Any = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(stream)
     if dtype.hasobject:

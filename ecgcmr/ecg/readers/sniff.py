@@ -58,8 +58,6 @@ def sniff(path: Path) -> str:
         FileNotFoundError: There is no such file.
         OSError: It cannot be opened.
     """
-    if path.is_dir():
-        return "a folder"
     with path.open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
     for offset, magic, name in _MAGIC:

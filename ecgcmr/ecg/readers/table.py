@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ecgcmr.ecg.leads import canonical_lead
 from ecgcmr.ecg.readers.limits import MAX_LEADS, bounded_bytes
@@ -18,6 +18,7 @@ MAX_TABLE_BYTES = 256 << 20
 _HEAD = re.compile(r"^\s*(?P<name>[^\[(/]*?)\s*(?:[\[(/]\s*(?P<unit>[^\])]*?)\s*[\])]?)?\s*$")
 _TIME = {"time", "t", "seconds", "sec", "timestamp", "time_s", "time_ms", "t_s", "t_ms", "time_sec"}
 _INDEX = {"", "index", "sample", "n", "unnamed: 0"}
+_MISSING = {"", "nan", "na", "n/a", "null"}
 _SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "milliseconds": 1e-3}
 
 
@@ -63,11 +64,11 @@ def _separator(line: str) -> str | None:
 
 
 def _cells(line: str, separator: str | None) -> list[str]:
-    return next(csv.reader([line], delimiter=separator)) if separator else line.split()
+    return line.split(separator) if separator else line.split()
 
 
 def _is_number(cell: str, separator: str | None) -> bool:
-    if cell.strip().lower() in ("", "nan"):
+    if cell.strip().lower() in _MISSING:
         return False
     try:
         float(cell.replace(",", ".") if separator == ";" else cell)
@@ -76,35 +77,33 @@ def _is_number(cell: str, separator: str | None) -> bool:
     return True
 
 
-def _numbers(path: Path, lines: list[tuple[int, str]], separator: str | None, n_columns: int) -> np.ndarray:
-    """Cells (T, columns) float64; empty cells and `nan` are NaN."""
-    import pandas as pd  # imported here: other formats do not need it
+def _numbers(path: Path, lines: list[tuple[int, str]], separator: str | None, n_columns: int) -> NDArray[np.float64]:
+    """Cells (T, columns) float64; empty cells and `nan` are NaN.
 
+    Cell by cell: the compiled parser of pandas ends the process on some damaged tables.
+    """
     if not lines:
         raise ValueError(f"{path} names its columns and holds no sample")
-    text = "\n".join(line.strip(" ") for _, line in lines)
+    values = np.empty((len(lines), n_columns))
+    for row, (number, line) in enumerate(lines):
+        cells = _cells(line, separator)
+        if len(cells) != n_columns:
+            raise ValueError(f"{path}: {n_columns} columns in the first line, {len(cells)} in line {number}")
+        try:
+            values[row] = [float(cell) for cell in cells]
+        except ValueError:  # decimal commas, empty cells, or no numbers
+            values[row] = [_value(path, number, at, cell, separator) for at, cell in enumerate(cells, 1)]
+    return values
+
+
+def _value(path: Path, line: int, column: int, cell: str, separator: str | None) -> float:
+    text = cell.strip().strip('"')
+    if text.lower() in _MISSING:
+        return math.nan
     try:
-        frame = pd.read_csv(
-            io.StringIO(text),
-            sep=separator or r"\s+",
-            header=None,
-            decimal="," if separator == ";" and "," in text else ".",
-            skip_blank_lines=False,
-            float_precision="high",
-            low_memory=False,
-        )
-    except (ValueError, pd.errors.ParserError, OverflowError) as error:
-        raise ValueError(f"{path} is no table of numbers ({str(error).strip()})") from error
-    if frame.shape[1] != n_columns:
-        raise ValueError(f"{path}: {n_columns} columns in the first line, {frame.shape[1]} in the others")
-    for column in range(n_columns):
-        cells = frame.iloc[:, column]
-        if cells.dtype.kind not in "iuf":
-            wrong = pd.to_numeric(cells, errors="coerce").isna() & cells.notna()
-            row = int(np.flatnonzero(wrong)[0]) if wrong.any() else 0
-            value = str(cells.iloc[row])[:30]
-            raise ValueError(f"{path}, line {lines[row][0]}, column {column + 1}: {value!r} is no number")
-    return frame.to_numpy(np.float64)
+        return float(text.replace(",", ".") if separator == ";" else text)
+    except ValueError as error:
+        raise ValueError(f"{path}, line {line}, column {column}: {text[:30]!r} is no number") from error
 
 
 def _interpret(path: Path, heads: list[str], values: np.ndarray) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from ecgcmr.ecg.readers.clock import time_of
 from ecgcmr.ecg.readers.limits import MAX_SIGNAL_BYTES, checked
 from ecgcmr.ecg.readers.xml_tools import (
     add_lead,
-    number,
     number_list,
     parse_xml,
+    positive,
     required,
     same_length,
     text_of,
@@ -98,13 +98,11 @@ def read_ukb_xml(path: str | Path, unit: str | None = None) -> EcgRecording:
 
 def _waveforms(path: Path, block: ET.Element, unit: str | None) -> tuple[NDArray[np.float32], float, tuple[str, ...]]:
     """Samples (L, T) in mV, rate and leads of a block of `WaveformData`."""
-    rate = number(path, block, "SampleRate")
+    rate = positive(path, block, "SampleRate")
     rate_unit = (required(path, block, "SampleRate").get("units") or "Hz").strip()
     if rate_unit.lower() not in ("hz", "khz"):
         raise ValueError(f"{path}: <{block.tag}/SampleRate> is in {rate_unit!r}, expected Hz")
-    factor = number(path, block, "Resolution") * _step_mv(path, block, unit)
-    if not factor > 0:
-        raise ValueError(f"{path}: <{block.tag}/Resolution> must be positive")
+    factor = positive(path, block, "Resolution") * _step_mv(path, block, unit)
     announced = None
     if text_of(block, "ChannelSampleCountTotal"):
         written = block.findtext("ChannelSampleCountTotal")

@@ -186,7 +186,8 @@ def _calibrate(header: WfdbHeader, digital: NDArray[np.float32], unit: str | Non
             factor = millivolts_per_unit(unit if unit is not None else signal.unit)
         except ValueError as error:
             raise ValueError(f"{header.path}, signal {signal.name or row}: {error}") from error
-        out[row] = (digital[row].astype(np.float64) - signal.baseline) * (factor / signal.gain)
+        with np.errstate(over="ignore"):  # absurd gains give infinite samples, which are refused
+            out[row] = (digital[row].astype(np.float64) - signal.baseline) * (factor / signal.gain)
     return out
 
 

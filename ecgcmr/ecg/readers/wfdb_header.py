@@ -20,6 +20,8 @@ from ecgcmr.ecg.readers.limits import MAX_LEADS, check_size
 DEFAULT_RATE_HZ = 250.0
 DEFAULT_GAIN = 200.0
 _MAX_HEADER_BYTES = 4 << 20
+MAX_SKEW, MAX_PER_FRAME = 10_000, 1_000
+"""Skew between signals [samples] and samples of a signal in a frame; tape recorders have some tens of each."""
 _PLAIN_NAME = re.compile(r"^[^/\\\0]+$")
 
 _SPECIFICATION = re.compile(r"^(?P<format>\d+)(?:x(?P<frame>\d+))?(?::(?P<skew>\d+))?(?:\+(?P<offset>\d+))?$")
@@ -173,13 +175,16 @@ def _signal(path: Path, number: int, line: str) -> WfdbSignal:
     except ValueError as error:
         raise ValueError(f"WFDB header {path}, line {number}: {error}") from error
     baseline = gain.group("baseline") if gain else None
+    skew, per_frame = int(specification.group("skew") or 0), int(specification.group("frame") or 1)
+    if skew > MAX_SKEW or not 0 < per_frame <= MAX_PER_FRAME:  # buffers of that size are made on decoding
+        raise ValueError(f"WFDB header {path}, line {number}: skew {skew} or {per_frame} samples a frame cannot be")
     if not math.isfinite(value):
         raise ValueError(f"WFDB header {path}, line {number}: a gain of {value} is no gain")
     return WfdbSignal(
         file_name=fields[0],
         format=specification.group("format"),
-        per_frame=int(specification.group("frame") or 1),
-        skew=int(specification.group("skew") or 0),
+        per_frame=per_frame,
+        skew=skew,
         offset=int(specification.group("offset") or 0),
         gain=value if value != 0 else DEFAULT_GAIN,
         baseline=int(baseline) if baseline is not None else zero,

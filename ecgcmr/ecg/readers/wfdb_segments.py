@@ -42,7 +42,10 @@ def join_segments(header: SegmentedHeader, read: Callable[[Path], EcgRecording])
     at = 0
     for name, length in header.segments:
         if name != "~" and length > 0:
-            piece = read(header.path.with_name(f"{name}.hea"))
+            beside = header.path.with_name(f"{name}.hea")
+            if not beside.is_file():
+                raise FileNotFoundError(f"{header.path} lists the segment {name}: no WFDB header {beside}")
+            piece = read(beside)
             if piece.n_samples != length:
                 raise ValueError(
                     f"WFDB header {header.path} announces {length} samples of segment {name}, which has "

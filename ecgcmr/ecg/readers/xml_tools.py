@@ -105,6 +105,14 @@ def number(path: Path, parent: ET.Element, tag: str) -> float:
     return to_number(path, f"<{parent.tag}/{tag}>", required(path, parent, tag).text)
 
 
+def positive(path: Path, parent: ET.Element, tag: str) -> float:
+    """Return the number above zero in a child element; raises as `number` does."""
+    value = number(path, parent, tag)
+    if not value > 0:
+        raise ValueError(f"{path}: <{parent.tag}/{tag}> is {value:g} and must be positive")
+    return value
+
+
 def to_number(path: Path, field: str, written: str | None) -> float:
     """Return a written number; raises a ValueError that names the file and the field where it is none."""
     try:
