@@ -64,7 +64,8 @@ def write_mnms(root: Path, labeled: bool = True, ed: int = ED, es: int = ES) -> 
     save(folder / "A1B2C3_sa.nii.gz", image)
     save(folder / "A1B2C3_sa_gt.nii.gz", masks)
     (root / "information.csv").write_text(
-        f",External code,VendorName,Vendor,Centre,ED,ES,Age\n0,X9Y9Z9,Canon,D,5,1,2,40\n1,A1B2C3,Siemens,A,1,{ed},{es},51\n"
+        ",External code,VendorName,Vendor,Centre,ED,ES,Age\n0,X9Y9Z9,Canon,D,5,1,2,40\n"
+        f"1,A1B2C3,Siemens,A,1,{ed},{es},51\n"
     )
     return folder
 

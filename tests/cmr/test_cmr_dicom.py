@@ -9,53 +9,24 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from dicom_files import (
+    ALONG_COLUMNS,
+    ALONG_ROWS,
+    COLUMNS,
+    FRAMES,
+    ROWS,
+    STEP_MS,
+    STUDY,
+    enhanced,
+    pixel_value,
+    write_frame,
+    zipped,
+)
 from pydicom.pixels import get_decoder
-from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
+from pydicom.uid import JPEGLSLossless, generate_uid
 
 from ecgcmr.cmr.geometry import APEX_LPS
 from ecgcmr.cmr.readers import open_cine
-
-ROWS, COLUMNS, FRAMES, STEP_MS = 6, 8, 10, 40.0
-NAME, STUDY = "Doe^Jane", generate_uid()
-# An exact short-axis orientation: the normal is the usual long axis.
-ALONG_COLUMNS = np.cross(APEX_LPS, [0.0, 0.0, 1.0]) / np.linalg.norm(np.cross(APEX_LPS, [0.0, 0.0, 1.0]))
-ALONG_COLUMNS = ALONG_COLUMNS if ALONG_COLUMNS[0] > 0 else -ALONG_COLUMNS
-ALONG_ROWS = np.cross(ALONG_COLUMNS, APEX_LPS)
-ALONG_ROWS = ALONG_ROWS if ALONG_ROWS[1] > 0 else -ALONG_ROWS
-
-
-def pixel_value(slice_index: int, frame: int) -> int:
-    return 100 * (slice_index + 1) + frame
-
-
-def write_frame(path: Path, slice_index: int, frame: int, series: str, **changes: object) -> Path:
-    """One short-axis frame; slice 0 is at the base, every pixel holds 100 (slice + 1) + frame."""
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    item = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    item.SOPClassUID, item.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    item.PatientName, item.PatientID = NAME, "ID-12345"
-    item.StudyInstanceUID, item.SeriesInstanceUID, item.FrameOfReferenceUID = STUDY, series, "1.2.3"
-    item.SeriesDescription, item.SeriesNumber, item.Modality = "cine_sax", slice_index + 1, "MR"
-    item.ImageType = ["ORIGINAL", "PRIMARY", "M"]
-    item.Manufacturer, item.MagneticFieldStrength = "Test Scanners", "1.5"
-    item.InstanceNumber, item.TriggerTime = frame + 1, f"{frame * STEP_MS:g}"
-    origin = np.array([-20.0, -10.0, 5.0]) + 10.0 * slice_index * APEX_LPS
-    item.ImagePositionPatient = [f"{value:.6f}" for value in origin]
-    item.ImageOrientationPatient = [f"{value:.6f}" for value in (*ALONG_COLUMNS, *ALONG_ROWS)]
-    item.PixelSpacing, item.SliceThickness = ["1.5", "1.25"], "8"
-    item.Rows, item.Columns, item.SamplesPerPixel = ROWS, COLUMNS, 1
-    item.PhotometricInterpretation = "MONOCHROME2"
-    item.BitsAllocated, item.BitsStored, item.HighBit, item.PixelRepresentation = 16, 16, 15, 0
-    item.PixelData = np.full((ROWS, COLUMNS), pixel_value(slice_index, frame), dtype=np.uint16).tobytes()
-    for key, value in changes.items():
-        setattr(item, key, value)
-    item.save_as(path, enforce_file_format=True)
-    return path
 
 
 @pytest.fixture
@@ -78,14 +49,6 @@ def find(folder: Path, slice_index: int, frame: int) -> Path:
         if item.SeriesNumber == slice_index + 1 and item.InstanceNumber == frame + 1:
             return path
     raise LookupError
-
-
-def zipped(folder: Path, target: Path) -> Path:
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                archive.write(path, path.relative_to(folder))
-    return target
 
 
 def test_open_cine__merges_series_base_to_apex_by_time(study: Path) -> None:
@@ -260,27 +223,7 @@ def test_open_cine__enhanced_multiframe_equals_single_frames(study: Path, tmp_pa
     (single,) = open_cine(study)
     folder = tmp_path / "enhanced"
     folder.mkdir()
-    path = write_frame(folder / "a", 0, 0, "1.5")
-    item = pydicom.dcmread(path)
-    origins = [np.array(item.ImagePositionPatient, dtype=float) + 10.0 * s * APEX_LPS for s in range(3)]
-    shared, frames, pixels = Dataset(), [], []
-    measures, orientation = Dataset(), Dataset()
-    measures.PixelSpacing, measures.SliceThickness = item.PixelSpacing, "8"
-    orientation.ImageOrientationPatient = item.ImageOrientationPatient
-    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = Sequence([measures]), Sequence([orientation])
-    for s, f in [(s, f) for f in reversed(range(FRAMES)) for s in range(3)]:
-        frame, position, heart = Dataset(), Dataset(), Dataset()
-        position.ImagePositionPatient = [f"{value:.6f}" for value in origins[s]]
-        heart.NominalCardiacTriggerDelayTime = f * STEP_MS
-        frame.PlanePositionSequence, frame.CardiacSynchronizationSequence = Sequence([position]), Sequence([heart])
-        frames.append(frame)
-        pixels.append(np.full((ROWS, COLUMNS), pixel_value(s, f), dtype=np.uint16))
-    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "TriggerTime"):
-        delattr(item, name)
-    item.NumberOfFrames, item.PixelData = len(frames), np.stack(pixels).tobytes()
-    item.SharedFunctionalGroupsSequence = Sequence([shared])
-    item.PerFrameFunctionalGroupsSequence = Sequence(frames)
-    item.save_as(path)
+    enhanced(3, FRAMES).save_as(folder / "a", enforce_file_format=True)
     (cine,) = open_cine(folder)
     np.testing.assert_array_equal(cine.pixels, single.pixels)
     np.testing.assert_allclose(cine.affine, single.affine, atol=1e-4)

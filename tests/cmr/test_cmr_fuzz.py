@@ -31,7 +31,7 @@ MANY = [pytest.param(120, id="some"), pytest.param(1500, id="many", marks=pytest
 
 
 def mutate(data: bytes, rng: np.random.Generator) -> bytes:
-    """Flip bytes, cut off, cut out, double a part, or write extreme numbers; mostly near the start, where headers are."""
+    """Flip bytes, cut off, cut out, double a part, or write extreme numbers; mostly near the start, in the header."""
     changed = bytearray(data)
     for _ in range(int(rng.integers(1, 4))):
         if not changed:
@@ -57,20 +57,20 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
 
 def survives(action: Callable[[], object], seen: Counter[str]) -> None:
     """Run it: a list of cines, ValueError or FileNotFoundError, within time."""
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             cines = action()
     except (ValueError, FileNotFoundError) as error:
-        assert str(error).strip(), "an error without words"
-        seen["refused"] += 1
+        seen["refused" if str(error).strip() else "error without words"] += 1
     else:
         for cine in cines if isinstance(cines, list) else cines.cines:  # type: ignore[attr-defined]
             for flag in check_cine(cine):
                 assert flag.code != "check_failed" or cine.pixels.dtype.kind not in "iuf", flag
         seen["read"] += 1
-    assert time.perf_counter() - start < SECONDS
+    assert time.process_time() - start < SECONDS
+    assert not seen["error without words"]
 
 
 def sax_nifti(**kind: object) -> bytes:

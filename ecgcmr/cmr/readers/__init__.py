@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgcmr.cmr.cine import Cine
-from ecgcmr.cmr.readers.layouts import detect_layout, open_study
+from ecgcmr.cmr.readers.layouts import detect_layout, labeled_layout, open_study
 from ecgcmr.cmr.readers.members import DEFAULT_MAX_BYTES
 
 __all__ = ["detect_layout", "open_cine", "open_study"]
@@ -21,7 +21,7 @@ def open_cine(
     that holds one view the list has one. `open_study` also gives masks, ED and ES of public data sets.
 
     Args:
-        path: `.nii` or `.nii.gz`; or a folder, zip or file of DICOM.
+        path: `.nii` or `.nii.gz`; a folder, zip or file of DICOM; or one subject's folder of ACDC, M&Ms or M&Ms-2.
         incomplete: For DICOM: `error` refuses a study with a missing or double frame, `drop` leaves out the slices in
             which that is so and notes it.
         max_bytes: What the files may unpack to [bytes].
@@ -40,6 +40,8 @@ def open_cine(
         return [read_nifti(path, max_bytes=max_bytes, **nifti)]
     if nifti:
         raise ValueError(f"{path}: options {sorted(nifti)} are for NIfTI files, and this is none")
+    if labeled_layout(Path(path)) is not None:
+        return list(open_study(path, incomplete=incomplete, max_bytes=max_bytes).cines)
     from ecgcmr.cmr.readers.dicom import read_dicom
 
     return read_dicom(path, incomplete=incomplete, max_bytes=max_bytes)

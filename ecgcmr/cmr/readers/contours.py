@@ -54,6 +54,6 @@ def fill_polygon(points_N2: NDArray[np.float64], shape: tuple[int, int]) -> NDAr
         share = (row - y0[crosses]) / (y1[crosses] - y0[crosses])
         at = np.sort(x0[crosses] + share * (x1[crosses] - x0[crosses]))
         for left, right in zip(at[::2], at[1::2], strict=True):
-            start, stop = max(0, int(np.ceil(left))), min(shape[1], int(np.ceil(right)))
+            start, stop = (int(np.clip(np.ceil(edge), 0, shape[1])) for edge in (left, right))
             mask[row, start:stop] = True
     return mask

@@ -11,7 +11,7 @@ from ecgcmr.cmr.cine import Cine
 from ecgcmr.cmr.geometry import is_short_axis, towards_apex
 from ecgcmr.cmr.readers.dicom_frames import DicomFrame, load_frames
 from ecgcmr.cmr.readers.members import DEFAULT_MAX_BYTES
-from ecgcmr.cmr.readers.slices import SliceCine, split_slices
+from ecgcmr.cmr.readers.slices import SAME_SLICE_MM, SliceCine, split_slices
 from ecgcmr.cmr.readers.stack import PARALLEL_DEG, Stack, assemble, settle
 from ecgcmr.cmr.views import Plane, name_planes
 
@@ -49,7 +49,8 @@ def read_dicom(path: str | Path, *, incomplete: str = "error", max_bytes: int = 
     frames, notes = load_frames(Path(path), max_bytes)
     series, left_out = _series(frames)
     notes += tuple(left_out)
-    stacks, planes = _stacks_and_planes(series)
+    stacks, planes, left_out = _stacks_and_planes(series)
+    notes += tuple(left_out)
     short = [
         settle(stack, towards_apex(stack[0].first.normal), drop) for stack in sorted(stacks, key=len, reverse=True)
     ]
@@ -102,12 +103,21 @@ def _series(frames: Sequence[DicomFrame]) -> tuple[list[list[SliceCine]], list[s
     return found, notes
 
 
-def _stacks_and_planes(series: list[list[SliceCine]]) -> tuple[list[list[SliceCine]], list[list[SliceCine]]]:
-    """Merge parallel short-axis series; give short-axis stacks and all other planes."""
+def _stacks_and_planes(
+    series: list[list[SliceCine]],
+) -> tuple[list[list[SliceCine]], list[list[SliceCine]], list[str]]:
+    """Merge parallel short-axis series; give short-axis stacks, all other planes, and notes.
+
+    Derived series of which every slice also exists as an original (the drawn-on copies of an analysis) are left out.
+    """
     stacks: list[list[SliceCine]] = []
     planes: list[list[SliceCine]] = []
-    for slices in sorted(series, key=lambda item: (-_most_frames(item), item[0].first.number)):
+    notes: list[str] = []
+    for slices in sorted(series, key=lambda item: (not item[0].first.original, -_most_frames(item), _number(item))):
         first = slices[0].first
+        if not first.original and all(_has_original(item, series) for item in slices):
+            notes.append(f"left out: {first.title} is derived from series that are here")
+            continue
         if not is_short_axis(first.normal, first.description):
             planes.append(slices)
             continue
@@ -116,7 +126,24 @@ def _stacks_and_planes(series: list[list[SliceCine]]) -> tuple[list[list[SliceCi
             stacks.append(list(slices))
         else:
             match.extend(slices)
-    return stacks, planes
+    return stacks, planes, notes
+
+
+def _number(slices: Sequence[SliceCine]) -> int:
+    return slices[0].first.number
+
+
+def _has_original(item: SliceCine, series: Sequence[Sequence[SliceCine]]) -> bool:
+    """Whether the same slice is there as an original with at least as many frames."""
+    return any(
+        other.first.original
+        and other.first.study == item.first.study
+        and _parallel(other.first, item.first)
+        and abs(other.offset_mm - item.offset_mm) <= SAME_SLICE_MM
+        and len(other.frames) >= len(item.frames)
+        for slices in series
+        for other in slices
+    )
 
 
 def _most_frames(slices: Sequence[SliceCine]) -> int:

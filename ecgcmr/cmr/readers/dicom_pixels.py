@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from typing import Any
 
@@ -57,7 +58,7 @@ def _plain(header: dict[str, Any], shape: tuple[int, int, int], bits: int, store
     """Uncompressed pixels in place; None when the data is too short or unused bits are not empty."""
     signed = int(header.get("PixelRepresentation", 0)) == 1
     dtype = np.dtype(f"<{'i' if signed else 'u'}{bits // 8}")
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     raw = header["PixelData"]
     if len(raw) < size * dtype.itemsize or int(header.get("HighBit", stored - 1)) != stored - 1:
         return None

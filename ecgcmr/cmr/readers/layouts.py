@@ -51,6 +51,14 @@ def detect_layout(path: str | Path) -> tuple[str, str]:
     return "dicom", "no names of another layout"
 
 
+def labeled_layout(path: Path) -> str | None:
+    """The layout of a folder of labeled NIfTI files, told by the names in it alone; None for everything else."""
+    if not path.is_dir():
+        return None
+    names = [item.name for item in path.iterdir()]
+    return next((name for name, pattern in _NAMES if name not in _DEEP and any(map(pattern.match, names))), None)
+
+
 def open_study(
     path: str | Path, layout: str | None = None, *, incomplete: str = "error", max_bytes: int = DEFAULT_MAX_BYTES
 ) -> Study:

@@ -145,6 +145,8 @@ def _safe_entries(archive: zipfile.ZipFile, title: str) -> list[zipfile.ZipInfo]
     entries = []
     for number, entry in enumerate(found, start=1):
         name = entry.filename
+        if not name:
+            raise ValueError(f"{title}: entry {number} has no name; the zip is damaged, fetch it again")
         posix, windows = PurePosixPath(name), PureWindowsPath(name)
         if posix.is_absolute() or windows.anchor or ".." in posix.parts or ".." in windows.parts:
             raise ValueError(f"{title}: entry {number} has a name that leads outside the archive; not reading this zip")

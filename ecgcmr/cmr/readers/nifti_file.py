@@ -148,7 +148,11 @@ def frame_times(
     unknown = np.full(frames, np.nan, dtype=np.float64)
     if frames == 1:
         return unknown, ()
-    step, unit = float(header["pixdim"][4]), header.get_xyzt_units()[1]
+    step = float(header["pixdim"][4])
+    try:
+        unit = header.get_xyzt_units()[1]
+    except KeyError:  # a code that the standard does not have
+        unit = "unknown"
     if ndim == 3 and third_axis == "time" and not step > 0:
         return unknown, ("no frame times in the header",)
     order = [unit] if unit in UNIT_MS else []

@@ -164,8 +164,6 @@ def _same_counts(slices: Sequence[SliceCine], notes: list[str]) -> list[SliceCin
         else:
             reference = wholes[0] if len(item.frames) < usual else largest
             done.append(replace(item, fault=_wrong_count(item, reference, usual)))
-    # With fewer frames in most slices than in some, the many are the damaged ones: nothing tells which, so none is kept
-    # silently; the fault names both counts.
     return done
 
 
@@ -185,10 +183,10 @@ def _other_protocol(item: SliceCine, usual: SliceCine) -> bool:
 
 
 def _wrong_count(item: SliceCine, reference: SliceCine, usual: int) -> str:
-    if len(item.frames) > usual:
+    if len(item.frames) > usual:  # nothing tells which are right: said, and never settled silently
         return (
-            f"{len(item.frames)} frame(s), but {usual} in most slices of the stack; "
-            "remove what does not belong to it, or pass incomplete='drop' to leave the slice out"
+            f"{len(item.frames)} frame(s), but {usual} in most slices: it has too many, or they lost some; "
+            f"remove what does not belong to it, or {ADVICE}"
         )
     return (
         f"{len(item.frames)} frame(s), but {len(reference.frames)} at {reference.offset_mm:+.1f} mm; "
