@@ -20,15 +20,20 @@ def audit_privacy(
     show: Annotated[int, typer.Option(min=1, help="Findings to print.")] = 50,
 ) -> None:
     """Look for what could identify a person; exit code 1 when something was found."""
-    from ecgcmr.cohort.privacy_audit import audit
+    from ecgcmr.cohort.privacy_audit import scan
 
     with user_errors():
-        found = audit(folder)
-    console = plain_console()
+        report = scan(folder)
+    console, found = plain_console(), report.findings
     for finding in found[:show]:
         console.print(str(finding), markup=False)
+    if len(found) > show:
+        console.print(f"... and {len(found) - show} more; see all of them with --show {len(found)}", markup=False)
+    if report.skipped:
+        listed = ", ".join(f"{count} {suffix}" for suffix, count in report.skipped.items())
+        console.print(f"not looked into: {listed}", markup=False)
     if found:
-        files = len({finding.file for finding in found})
-        console.print(f"{len(found)} findings in {files} files of {folder}", markup=False)
+        where = len({finding.file for finding in found})
+        console.print(f"{len(found)} findings in {where} of {report.files} files of {folder}", markup=False)
         raise typer.Exit(1)
-    console.print(f"{folder}: nothing that looks like an identifier", markup=False)
+    console.print(f"{folder}: {report.files} files, nothing that looks like an identifier", markup=False)

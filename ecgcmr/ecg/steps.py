@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcmr.ecg.baseline import als_baseline
+from ecgcmr.ecg.baseline import als_detrended
 from ecgcmr.ecg.filters import butterworth, notch, resample, sosfiltfilt
 from ecgcmr.ecg.leads import LEAD_GROUPS, LEADS
 
@@ -102,7 +102,7 @@ def als_detrend(
     samples: Signal, rate_hz: float, *, lam: float = 1e7, p: float = 0.3, n_iter: int = 5
 ) -> tuple[Signal, float]:
     """Subtract the asymmetric-least-squares baseline of each lead (Eilers and Boelens 2005)."""
-    return samples - als_baseline(samples, lam, p, n_iter), rate_hz
+    return als_detrended(samples, lam, p, n_iter), rate_hz
 
 
 @_register

@@ -12,6 +12,7 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
+from ecgcmr.cohort.privacy_patterns import redact_within
 from ecgcmr.training.config import RunConfig, load_config, save_config
 
 MAY_DIFFER = frozenset({"out", "train.processes", "train.threads", "train.save_seconds", "train.trackers"})
@@ -137,7 +138,8 @@ def run_log(folder: Path, main: bool) -> Iterator[RunLog]:
     try:
         yield log
     except Exception as error:
-        logger.info("%s: %s", type(error).__name__, error)
+        # a run folder is made to be shared: no home folder, and nothing that a message quotes of a person
+        logger.info("%s: %s", type(error).__name__, redact_within(str(error).replace(str(Path.home()), "~")))
         raise
     finally:
         logger.removeHandler(log.handler)

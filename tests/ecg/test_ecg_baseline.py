@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgcmr.ecg.baseline import LANES, als_baseline
+from ecgcmr.ecg.baseline import LANES, als_baseline, als_detrended
 
 
 def _dense(y: np.ndarray, lam: float, p: float, n_iter: int) -> np.ndarray:
@@ -106,3 +108,30 @@ def test_als_baseline__refuses_parameters_out_of_range(kwargs: dict, word: str) 
         als_baseline(np.zeros((2, 50)), **kwargs)
     with pytest.raises(ValueError, match="at least 4 samples"):
         als_baseline(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("rows", [1, LANES, LANES + 3])
+def test_als_detrended__is_the_difference_to_the_bit(rows: int) -> None:
+    x = _signal(rows, 400)
+    x[0] = 2.0
+    before = x.copy()
+    np.testing.assert_array_equal(als_detrended(x, 1e5), x - als_baseline(x, 1e5))
+    np.testing.assert_array_equal(x, before)
+
+
+def test_als_baseline__does_not_depend_on_what_was_computed_before() -> None:
+    x = _signal(LANES, 300)
+    expected = als_baseline(x)
+    als_baseline(np.full((LANES, 2000), 1e12) * np.random.default_rng(0).normal(size=(LANES, 2000)))
+    np.testing.assert_array_equal(als_baseline(x), expected)
+    als_baseline(np.full((LANES, 300), np.nan))
+    np.testing.assert_array_equal(als_baseline(x), expected)
+
+
+def test_als_baseline__threads_do_not_share_their_memory() -> None:
+    inputs = [_signal(LANES, 500 + 37 * k, seed=k) for k in range(8)]
+    expected = [als_baseline(x) for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for got, want in zip(pool.map(als_baseline, inputs), expected, strict=True):
+                np.testing.assert_array_equal(got, want)

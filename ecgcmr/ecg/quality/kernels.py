@@ -152,6 +152,19 @@ def noise_and_mains(power, tone, turns, gains, window):  # type: ignore[no-untyp
     return noise, mains
 
 
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+def sort_columns(block):  # type: ignore[no-untyped-def]
+    """Sort each column of (N, W) in place by exchanges of neighbouring rows: whole rows, no branch."""
+    n, width = block.shape
+    for turn in range(n):
+        for i in range(turn % 2, n - 1, 2):
+            above, below = block[i], block[i + 1]
+            for w in range(width):
+                a, b = above[w], below[w]
+                above[w] = min(a, b)
+                below[w] = max(a, b)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def baseline_range(mean, block, half):  # type: ignore[no-untyped-def]
     """Range (L,) of medians over 2 * half + 1 neighbouring means of `block` bins; rows (L, K)."""
@@ -160,25 +173,18 @@ def baseline_range(mean, block, half):  # type: ignore[no-untyped-def]
     width = min(2 * half + 1, n)
     out = np.zeros(n_rows, np.float32)
     coarse = np.empty(n, np.float32)
-    window = np.empty(width, np.float32)
+    windows = np.empty((width, n - width + 1), np.float32)
     for r in range(n_rows):
         for i in range(n):
             total = np.float32(0.0)
             for k in range(i * block, (i + 1) * block):
                 total += mean[r, k]
             coarse[i] = total / np.float32(block)
-        smallest, largest = np.float32(np.inf), np.float32(-np.inf)
-        for begin in range(0, n - width + 1, 2):
-            for i in range(width):
-                value = coarse[begin + i]
-                j = i
-                while j > 0 and window[j - 1] > value:
-                    window[j] = window[j - 1]
-                    j -= 1
-                window[j] = value
-            smallest = min(smallest, window[width // 2])
-            largest = max(largest, window[width // 2])
-        out[r] = largest - smallest
+        for i in range(width):
+            windows[i] = coarse[i : i + n - width + 1]
+        sort_columns(windows)
+        middle = windows[width // 2]
+        out[r] = middle.max() - middle.min()
     return out
 
 
@@ -187,18 +193,15 @@ def median_windows(rows, centers, before, after):  # type: ignore[no-untyped-def
     """Median over windows (L, before + after) about each center, for rows (L, K); windows must lie inside."""
     n_rows, width, count = rows.shape[0], before + after, len(centers)
     out = np.empty((n_rows, width), np.float32)
-    column = np.empty(count, np.float32)
+    windows = np.empty((count, width), np.float32)
     middle = count // 2
     for r in range(n_rows):
-        for w in range(width):
-            for i in range(count):
-                value = rows[r, centers[i] - before + w]
-                j = i
-                while j > 0 and column[j - 1] > value:
-                    column[j] = column[j - 1]
-                    j -= 1
-                column[j] = value
-            out[r, w] = column[middle] if count % 2 else np.float32(0.5) * (column[middle - 1] + column[middle])
+        for i in range(count):
+            windows[i] = rows[r, centers[i] - before : centers[i] + after]
+        sort_columns(windows)
+        out[r] = windows[middle]
+        if count % 2 == 0:
+            out[r] = np.float32(0.5) * (windows[middle - 1] + windows[middle])
     return out
 
 

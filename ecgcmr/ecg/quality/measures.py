@@ -19,6 +19,7 @@ QRS_BINS = 6  # to each side
 STRETCH_BINS = 100
 WANDER_BINS, WANDER_BLOCKS = 10, 5  # medians of 1.1 s, in which neither QRS complex nor T wave is left
 WINDOW_BLOCKS = 20  # 2 s
+MOST_BEATS = 30
 MIN_SECONDS = 1.0
 STILL = 0.003  # what counts as no change [mV, or SD of a lead]: less than the step of a coarse recorder
 RUN_INTO_RAIL = 0.03  # share of a lead's QRS complex
@@ -136,5 +137,6 @@ def _beat(mean: Array, beats: NDArray[np.int64]) -> Array | None:
     inside = beats[(beats >= BEFORE) & (beats <= mean.shape[1] - AFTER)]
     if len(inside) < 3:
         return None
+    inside = inside[:: -(-len(inside) // MOST_BEATS)]  # enough for a median, however long the recording
     beat = kernels.median_windows(mean, inside, BEFORE, AFTER)
     return beat - np.sort(beat, axis=1)[:, beat.shape[1] // 2, None]
