@@ -9,7 +9,7 @@ import importlib
 from typing import Any
 
 from ecgcmr.ecg.leads import LEADS, canonical_lead, to_canonical
-from ecgcmr.ecg.recording import EcgRecording
+from ecgcmr.ecg.recording import EcgRecording, MedianBeats
 
 _LAZY = {
     "AugmentConfig": "augmentation",
@@ -21,10 +21,11 @@ _LAZY = {
     "als_baseline": "baseline",
     "iter_array": "readers",
     "open_ecg": "readers",
+    "detect_format": "readers",
     "check_amplitude": "units",
 }
 
-__all__ = ["LEADS", "EcgRecording", "canonical_lead", "to_canonical", *_LAZY]
+__all__ = ["LEADS", "EcgRecording", "MedianBeats", "canonical_lead", "to_canonical", *_LAZY]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ import scipy.io
 
 from ecgcmr.ecg import open_ecg
 from ecgcmr.ecg.leads import LEADS
-from ecgcmr.ecg.readers import matlab, xml_tools
+from ecgcmr.ecg.readers import hdf5, matlab, xml_tools
 from ecgcmr.ecg.readers.matlab import MatMembers
 from ecgcmr.ecg.readers.sniff import XML_ROOTS
 
@@ -205,6 +205,18 @@ def test_hdf5__sizes_that_are_announced_and_not_there(tmp_path: Path) -> None:
     with h5py.File(path, "w") as file:
         file.create_dataset("ecg", (12, 10**11), "f4", chunks=(12, 1000))  # nothing is stored
     with memory_below(20), pytest.raises(ValueError, match=r"'ecg' of shape \(12, 100000000000\) would need"):
+        open_ecg(path, **DECLARED)
+
+
+def test_hdf5__decompression_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hdf5, "MAX_SIGNAL_BYTES", 10 << 20)
+    path = tmp_path / "a.h5"
+    squeeze = zlib.compressobj()
+    bomb = b"".join(squeeze.compress(b"\0" * (1 << 20)) for _ in range(40)) + squeeze.flush()
+    with h5py.File(path, "w") as file:
+        made = file.create_dataset("ecg", (12, 1000), "f4", chunks=(12, 1000), compression="gzip")
+        made.id.write_direct_chunk((0, 0), bomb)
+    with memory_below(20), pytest.raises(ValueError, match=r"a\.h5: cannot read 'ecg' .*a decompression bomb"):
         open_ecg(path, **DECLARED)
 
 

@@ -6,7 +6,9 @@ other files are not followed, and references to objects are never resolved.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 from ecgcmr.ecg.readers.limits import MAX_SIGNAL_BYTES
 
 _MAX_OBJECTS = 10_000
+_LARGEST_INFLATION = 1032  # of zlib, by its format
 _ATTRIBUTES = ("fs", "rate_hz", "sampling_rate", "sample_rate", "unit", "units", "leads", "lead_names", "scale")
 
 
@@ -109,9 +112,27 @@ class Hdf5Members(Mapping[str, Any]):
         dataset = self._datasets[name]
         self.check(name, dataset, dataset.shape[0] if dataset.ndim == 3 else 1)
         try:
+            self._check_chunks(dataset, index)
             return np.asarray(dataset[index])
         except Exception as error:
             raise ValueError(f"{self._path}: cannot read {name!r} ({_first_line(error)}); fetch it again") from error
+
+    def _check_chunks(self, dataset: Any, index: Any) -> None:
+        """Refuse compressed chunks that expand beyond their size, which the library would make room for without end."""
+        if dataset.chunks is None or dataset.compression != "gzip":
+            return
+        nominal = int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
+        first = [range(0, size, step) for size, step in zip(dataset.shape, dataset.chunks, strict=True)]
+        if isinstance(index, int):
+            first[0] = range(index // dataset.chunks[0] * dataset.chunks[0], index + 1, dataset.chunks[0])
+        for corner in product(*first):
+            info = dataset.id.get_chunk_info_by_coord(corner)
+            if info.size * _LARGEST_INFLATION <= MAX_SIGNAL_BYTES:  # cannot expand beyond what we allow anyway
+                continue
+            inflate = zlib.decompressobj()
+            inflate.decompress(dataset.id.read_direct_chunk(corner)[1], nominal + 1)
+            if inflate.unconsumed_tail:
+                raise ValueError(f"a chunk of {nominal:,} bytes expands beyond that: a decompression bomb")
 
 
 def _first_line(error: Exception) -> str:

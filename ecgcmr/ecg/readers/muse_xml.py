@@ -1,7 +1,7 @@
 """GE MUSE XML (`<RestingECG>`): base64 samples of eight leads, the rhythm strip and the median beat.
 
 The other four limb leads follow from I and II (`ecgcmr.ecg.leads.to_canonical`). Schema: GE Healthcare, MUSE XML
-Developer Guide (2102027-228). Names, numbers and dates of birth (`PatientDemographics`) are never read.
+Developer Guide (2018). Names, numbers and dates of birth (`PatientDemographics`) are never read.
 """
 
 from __future__ import annotations
