@@ -109,3 +109,28 @@ def test_simulate__writes_a_valid_cohort(call, tmp_path):
     assert f"3 subjects written to {out}" in text
     assert Cohort.open(out).subjects["sex"].tolist() == ["male"] * 3
     assert call("cohort", "validate", out)[0] == 0
+
+
+def test_ingest__by_recipe_in_parts_that_are_merged(call, arrays, tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    lines = ["name: mine", "ecg: {folder: ecg, unit: uV}", "table: {file: labels.csv, item: ecg_id, labels: [MI]}"]
+    recipe.write_text("\n".join(lines))
+    common = ["ingest", "--recipe", recipe, "--root", tmp_path, "ecg.unit=mV"]
+    parts = [tmp_path / f"part{k}" for k in (1, 2)]
+    for k, part in enumerate(parts, 1):
+        code, text = call(*common, "--chunk", f"{k}/2", "--out", part)
+        assert code == 0, text
+        assert f"part {k} of 2: merge all parts" in text
+    code, text = call("cohort", "merge", *parts, "--out", tmp_path / "merged")
+    assert code == 0, text
+    assert "6 subjects" in text
+    assert Cohort.open(tmp_path / "merged").schema.origin["recipe"] == "mine"
+    code, text = call("cohort", "merge", parts[0], "--out", tmp_path / "again")
+    assert (code, text.strip()) == (2, "error: part 2/2 is missing")
+    code, text = call(*common, "ecg.rats=5", "--out", tmp_path / "x")
+    assert code == 2
+    assert "the command line: unknown key 'ecg.rats'; the nearest valid name is 'ecg.rate_hz'" in text
+    code, text = call("ingest", "--ecg", arrays, "ecg.unit=mV", "--out", tmp_path / "x")
+    assert (code, "give --recipe FILE" in text) == (2, True)
+    code, text = call(*common, "--chunk", "one", "--out", tmp_path / "x")
+    assert (code, text.strip()) == (2, "error: --chunk one: expected i/n such as 3/20")

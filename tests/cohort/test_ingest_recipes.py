@@ -275,3 +275,22 @@ def test_unit__wrong_declaration_is_a_reason(tmp_path):
     assert report.out is None
     assert report.dropped == {"ecg": {"implausible_amplitude": 2}}
     assert report.examples[0][0] == "x.npz row 0"
+
+
+@pytest.mark.shared
+def test_real_files__of_many_formats_by_the_folder_recipe(tmp_path, shared_data):
+    """Every real file is kept or refused with a reason; the invalid Sierra files are refused by name."""
+    (tmp_path / "data").mkdir()
+    for name in ("ecg_formats", "cinc2021", "sph"):
+        shutil.copytree(shared_data / name, tmp_path / "data" / "ecg" / name)
+    shutil.copytree(shared_data / "cmr_cine_dicom", tmp_path / "data" / "cmr")
+    cohort, report = run(tmp_path, "folder", "ecg.unit=mV", "ecg.rate_hz=500")
+    files = [path for path in (tmp_path / "data").rglob("*") if path.is_file() and path.name[0] != "."]
+    # the README of a folder of DICOM zips is no study
+    assert len(cohort.ledger["item"].unique()) >= len({path.name for path in files}) - 1
+    assert set(cohort.recordings["source"]) >= {"wfdb"}
+    assert report.kept["ecg"] >= 33
+    assert report.kept["cmr"] >= 10
+    dropped = cohort.ledger[cohort.ledger["status"] == "dropped"]
+    assert (dropped["reason"] != "").all()
+    assert dropped["item"].str.contains("sierra").sum() >= 2, dropped
