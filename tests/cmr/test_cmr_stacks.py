@@ -262,7 +262,7 @@ def test_recorded_at__is_the_first_acquisition(tmp_path: Path, fields: dict, exp
 
 def test_recorded_at__is_never_stored_in_a_cohort(tmp_path: Path) -> None:
     from ecgcmr.cohort.ingest import ingest
-    from ecgcmr.cohort.ingest_plan import IngestOptions
+    from ecgcmr.cohort.ingest_options import IngestOptions
 
     write_stack(tmp_path / "cmr" / "one", 2, 3, AcquisitionDate="20190505", AcquisitionTime="101112")
     out = tmp_path / "cohort"

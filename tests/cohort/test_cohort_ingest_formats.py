@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "ecg"))
 import ecg_format_writers as write
 
 from ecgcmr.cohort.ingest import ingest
-from ecgcmr.cohort.ingest_plan import IngestOptions
+from ecgcmr.cohort.ingest_options import IngestOptions
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.cohort.validate import validate_cohort
 from ecgcmr.ecg.leads import LEADS
