@@ -304,7 +304,7 @@ def test_sierra__lies_about_the_duration(tmp_path: Path, duration: str) -> None:
 def test_table__a_million_columns_and_a_binary_file(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(",".join(["1"] * 1_000_000) + "\n")
-    with memory_below(200), pytest.raises(ValueError, match="1000000 columns, expected one for each lead"):
+    with memory_below(200), pytest.raises(ValueError, match=r"10{6} columns, expected one for each lead"):
         open_ecg(path, **DECLARED)
     path.write_bytes(b"I,II\n1,2\n" + b"\0" * 100)
     with pytest.raises(ValueError, match=r"a\.csv"):

@@ -1,8 +1,8 @@
 """CardioSoft XML (`<CardiologyXML>`), as UK Biobank gives out its resting ECGs (field 20205).
 
 `StripData` holds the whole strip, one list of numbers for each lead, `RestingECGMeasurements` the measurements and the
-median beat. Schema: GE Healthcare, CASE/CardioSoft XML Data Export Reference Manual (version 7.0, 2021), and the published
-parsers of the field's users. Names, numbers and dates of birth (`PatientInfo`) are never read.
+median beat. Schema: GE Healthcare, CASE/CardioSoft XML Data Export Reference Manual (version 7.0, 2021), and
+the published parsers of the field's users. Names, numbers and dates of birth (`PatientInfo`) are never read.
 """
 
 from __future__ import annotations
