@@ -66,7 +66,7 @@ def _create(path: Path) -> None:
     """Write a new salt; of two processes that try, one wins and the other reads what the winner wrote."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {path.parent}; make it first")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     with open(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as stream:  # noqa: PTH123
         stream.write(secrets.token_hex(SALT_BYTES) + "\n")
     try:
