@@ -58,7 +58,8 @@ def ingest(
         float | None, typer.Option(help="ECG and CMR further apart are no pair [days]; default: any distance.")
     ] = None,
     salt: Annotated[
-        Path | None, typer.Option(help="Secret file, made if absent: subjects get pseudonyms that stay the same.")
+        Path | None,
+        typer.Option(help="Secret file, made if absent: subjects and files get pseudonyms that stay the same."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     backend: Annotated[str, typer.Option(help="loky: this machine; dask: a cluster, with --scheduler.")] = "loky",

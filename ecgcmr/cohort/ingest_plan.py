@@ -62,6 +62,7 @@ class Plan:
         left_out: (kind, relative path, reason) of files that are not read by themselves.
         path_values: Name of a group of the recipe's path pattern -> value of each provisional subject.
         path_folds: Fold of each item by its path, when the pattern has one.
+        pseudonyms: Makes the names of the ledger where there is a salt; otherwise long numbers in them are counted.
     """
 
     folders: dict[str, Path]
@@ -72,6 +73,7 @@ class Plan:
     left_out: list[tuple[str, str, Reason]] = field(default_factory=list)
     path_values: dict[str, list[str]] = field(default_factory=dict)
     path_folds: list[str] = field(default_factory=list)
+    pseudonyms: Pseudonymizer | None = None
     kinds: array[int] = field(default_factory=lambda: array("b"))
     rows: array[int] = field(default_factory=lambda: array("i"))
     subjects: array[int] = field(default_factory=lambda: array("i"))
@@ -94,7 +96,7 @@ class Plan:
         return Item(
             kind,
             folder / relative,
-            self.redact(relative or folder.name) + (f" row {row}" if row >= 0 else ""),
+            self.ledger_name(relative or folder.name) + (f" row {row}" if row >= 0 else ""),
             row,
             subject,
             self.label_rows[index],
@@ -124,7 +126,13 @@ class Plan:
     def ignored_rows(self) -> Iterator[LedgerRow]:
         """Rows of the ledger for files that are not read by themselves."""
         for kind, relative, reason in self.left_out:
-            yield LedgerRow(self.redact(relative), kind, "ignored", reason.value)
+            yield LedgerRow(self.ledger_name(relative), kind, "ignored", reason.value)
+
+    def ledger_name(self, relative: str) -> str:
+        """What stands in the ledger for a file: its path without long numbers, or a pseudonym where there is a salt."""
+        if self.pseudonyms is None:
+            return self.redact(relative)
+        return self.pseudonyms.pseudonym(relative) + self.redact(suffix_of(relative))
 
 
 class _Planner:
@@ -242,7 +250,8 @@ def make_plan(
     if missing and (len(missing) == len(folders) or recipe.name != "folder"):
         kind = missing[0]
         raise FileNotFoundError(f"{folders[kind]}: there is no such folder; {recipe.name} should have its {kind} there")
-    plan = Plan(folders, Redactor(folders.values()))
+    pseudonyms = Pseudonymizer(salt) if salt is not None else None
+    plan = Plan(folders, Redactor(folders.values()), pseudonyms=pseudonyms)
     planner = _Planner(recipe, plan, labels, visits)
     shared = len(folders) == 2 and folders["ecg"] == folders["cmr"]
     if recipe.ecg is not None and "ecg" not in missing:

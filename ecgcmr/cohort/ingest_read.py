@@ -19,6 +19,7 @@ from ecgcmr.cohort.ingest_guard import Mark, ReaderTimeout, known_deaths, time_l
 from ecgcmr.cohort.ingest_plan import Item
 from ecgcmr.cohort.ingest_walk import ARRAY_SUFFIXES, WFDB_SUFFIXES
 from ecgcmr.cohort.ledger import LONG_NUMBER, LedgerRow, Reason
+from ecgcmr.cohort.privacy_patterns import redact_within
 from ecgcmr.cohort.recipe import CmrFiles, EcgFiles
 from ecgcmr.ecg.leads import to_canonical
 from ecgcmr.ecg.readers import ArrayFile, open_ecg, reader_options
@@ -281,9 +282,9 @@ def explain(error: Exception, item: Item, options: ReadOptions) -> tuple[Reason,
 
 
 def redact(text: str, item: Item, options: ReadOptions) -> str:
-    """Text with the item's ledger name in place of its path, and without numbers that could be identifiers."""
+    """Text with the item's ledger name in place of its path, and without what could be an identifier."""
     name = item.name.split(" row ")[0]
     text = text.replace(str(item.path), name).replace(str(item.path.with_suffix("")), name)
     for root in options.roots:
         text = text.replace(root + "/", "").replace(root, ".")
-    return LONG_NUMBER.sub("<number>", text)
+    return redact_within(LONG_NUMBER.sub("<number>", text))

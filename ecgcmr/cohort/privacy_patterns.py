@@ -27,7 +27,7 @@ _TAGS = (
 PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("UK Biobank file name", re.compile(r"(?<!\d)[1-9]\d{6}_2\d{4}_\d+_\d+(?!\d)")),
     ("e-mail address", re.compile(r"(?<![\w.+-])[\w.+-]+@[A-Za-z\d-]+(?:\.[A-Za-z\d-]+)*\.[A-Za-z]{2,}\b")),
-    ("person's name", re.compile(r"(?<![A-Za-z'-])[A-Za-z][A-Za-z'-]+\^[A-Za-z][A-Za-z' -]*(?:\^[A-Za-z' ]*)*")),
+    ("person's name", re.compile(r"(?<![A-Za-z-])[A-Za-z][A-Za-z'-]+\^[A-Za-z][A-Za-z' -]*(?:\^[A-Za-z' ]*)*")),
     ("identifying tag", re.compile(rf"\b(?:{_TAGS})\b[\"'>]*\s*[:=>]\s*[\"']?[^\s\"'<,}}]+", re.IGNORECASE)),
     (
         "medical record number",

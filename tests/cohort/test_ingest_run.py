@@ -263,12 +263,25 @@ def test_dataset__takes_the_nearest_usable_study(tmp_path):
     assert data.study_rows.tolist() == [0, 1]
 
 
+def test_ledger__quotes_nobody_whom_a_broken_header_names(tmp_path):
+    (tmp_path / "ecg").mkdir()
+    (tmp_path / "ecg" / "bad.hea").write_text("bad 12 500 DOE^JANE\n")
+    report = ingest(IngestOptions(tmp_path / "out", ecg=tmp_path / "ecg"))
+    assert report.out is None
+    told = " ".join(" ".join(example) for example in report.examples)
+    assert "bad.hea" in told
+    assert "JANE" not in told
+
+
 def test_salt__gives_the_same_pseudonyms_again(records, tmp_path):
     first = Cohort.open(ingest(IngestOptions(tmp_path / "a", ecg=records, salt=tmp_path / "salt")).out).subjects
     (records / "r0.hea").unlink()
     again = Cohort.open(ingest(IngestOptions(tmp_path / "b", ecg=records, salt=tmp_path / "salt")).out).subjects
     assert first["pseudonym"].is_unique
     assert again["pseudonym"].tolist() == first["pseudonym"].tolist()[1:]
+    names = [Cohort.open(tmp_path / run).ledger["item"].tolist() for run in ("a", "b")]
+    assert all(name[-4:] in (".hea", ".dat") and not name.startswith("r") for name in names[0])
+    assert set(names[1]) < set(names[0])
     with pytest.raises(ValueError, match="salt would lie inside"):
         ingest(IngestOptions(tmp_path / "c", ecg=records, salt=tmp_path / "c" / "salt"))
 

@@ -60,6 +60,7 @@ def test_tracked_text__names_nobody_and_no_machine() -> None:
             if "doi" in line.lower() or path.name == "constraints.txt":
                 continue
             assert not subject_like.search(line), f"{path.relative_to(ROOT)}:{number} holds a seven-digit number"
+            assert not re.match(r"(<{7}|>{7}) |={7}$", line), f"{path.relative_to(ROOT)}:{number} was left by a merge"
             assert "/ro" + "ot/" not in line, f"{path.relative_to(ROOT)}:{number} names a path of one machine"
 
 
