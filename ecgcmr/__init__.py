@@ -15,16 +15,18 @@ _WHERE = {
     "Cohort": "ecgcmr.cohort.store",
     "EcgRecording": "ecgcmr.ecg.recording",
     "load_model": "ecgcmr.hub",
+    "open_study": "ecgcmr.cmr.readers",
     "read_cine": "ecgcmr.cmr.readers",
     "read_ecg": "ecgcmr.ecg.readers",
 }
 _NAMES = {"read_ecg": "open_ecg", "read_cine": "open_cine"}
 
-__all__ = ["Cine", "Cohort", "EcgRecording", "__version__", "load_model", "read_cine", "read_ecg"]
+__all__ = ["Cine", "Cohort", "EcgRecording", "__version__", "load_model", "open_study", "read_cine", "read_ecg"]
 
 if TYPE_CHECKING:
     from ecgcmr.cmr.cine import Cine
     from ecgcmr.cmr.readers import open_cine as read_cine
+    from ecgcmr.cmr.readers import open_study
     from ecgcmr.cohort.store import Cohort
     from ecgcmr.ecg.readers import open_ecg as read_ecg
     from ecgcmr.ecg.recording import EcgRecording

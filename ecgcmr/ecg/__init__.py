@@ -23,6 +23,8 @@ _LAZY = {
     "open_ecg": "readers",
     "detect_format": "readers",
     "check_amplitude": "units",
+    "check_ecg": "quality",
+    "find_beats": "beats",
 }
 
 __all__ = ["LEADS", "EcgRecording", "MedianBeats", "canonical_lead", "to_canonical", *_LAZY]
