@@ -11,6 +11,7 @@ import numpy as np
 from ecgcmr.cmr.cine import Cine
 from ecgcmr.cmr.registration import slice_shifts_mm
 from ecgcmr.cmr.selection import block_mean, motion_center
+from ecgcmr.cmr.views import OFF_AXIS
 
 logger = logging.getLogger(__name__)
 
@@ -183,6 +184,12 @@ def _breath_holds(cine: Cine) -> Iterator[QualityFlag]:
             yield QualityFlag("slice_shift", f"slice {k + 1} lies {length[k]:.0f} mm beside its neighbors")
 
 
+def _placement(cine: Cine) -> Iterator[QualityFlag]:
+    for note in cine.notes:
+        if OFF_AXIS in note:
+            yield QualityFlag("off_axis", note)
+
+
 _CHECKS: tuple[Callable[[Cine], Iterator[QualityFlag]], ...] = (
     _frames,
     _geometry,
@@ -191,4 +198,5 @@ _CHECKS: tuple[Callable[[Cine], Iterator[QualityFlag]], ...] = (
     _signal,
     _slice_levels,
     _breath_holds,
+    _placement,
 )

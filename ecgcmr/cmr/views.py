@@ -7,9 +7,9 @@ The rule, and what it cannot tell:
    two planes at an angle, the usual direction of hearts.
 2. A plane that holds the axis is named by the direction in which it cuts the short axis (`classify_long_axis`): four
    chambers near the horizontal, two chambers near the vertical, three chambers between vertical and the right.
-3. A long-axis view must cut the left ventricle. Where the other planes agree on a line (the ventricle's axis), a plane
-   that passes it by more than `MISS_MM` is `other`: right-ventricular two-chamber planes have the normal of the left
-   one and differ in nothing but their place.
+3. A long-axis view should cut the left ventricle. Where the other planes agree on a line (the ventricle's axis), a
+   plane that passes it by more than `MISS_MM` keeps the name of its direction and a note (`OFF_AXIS`): two-chamber
+   planes of the right ventricle have the normal of those of the left and differ in nothing but their place.
 4. The description decides only near a border between two views; wherever it says something else than the geometry, a
    note says so.
 
@@ -33,6 +33,7 @@ HOLDS_DEG = 12.0  # RMS angle by which planes may miss the line they share
 STEEP_DEG = 35.0  # planes that stand off the usual axis by more are not asked for it
 SAGITTAL = 0.92  # nearly sagittal planes may be right ventricular outflow views, which need not hold the axis
 MISS_MM = 30.0  # a plane this far from the axis does not cut the left ventricle, whose outer radius is about 30 mm
+OFF_AXIS = "beside the axis of the left ventricle"  # words of the note about such a plane
 AGREE_MM = 12.0  # planes agree on the axis when their median distance from it is less
 
 
@@ -96,12 +97,11 @@ def name_planes(planes: Sequence[Plane], sax_axis: Vector | None) -> list[tuple[
         if view in ("2ch", "3ch", "4ch"):
             missed = _distance_mm(planes, views, index, used)
             if missed is not None and missed > MISS_MM:
-                kind = ", as right-ventricular two-chamber views do" if view == "2ch" else ""
+                kind = ": probably the two-chamber view of the right ventricle" if view == "2ch" else ""
                 notes.append(
-                    f"it stands like a {view} view but passes {missed:.0f} mm beside the axis of the left ventricle, "
-                    f"on which the other planes agree{kind}: named other"
+                    f"it stands like a {view} view but passes {missed:.0f} mm {OFF_AXIS}, on which the other planes "
+                    f"agree{kind}"
                 )
-                view = "other"
         named.append((view, tuple(notes)))
     return named
 

@@ -26,6 +26,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import JPEGLSLossless, generate_uid
 
 from ecgcmr.cmr.geometry import APEX_LPS
+from ecgcmr.cmr.quality import check_cine
 from ecgcmr.cmr.readers import open_cine
 
 
@@ -233,7 +234,7 @@ def test_open_cine__enhanced_multiframe_equals_single_frames(study: Path, tmp_pa
 @pytest.mark.shared
 def test_open_cine__real_study(shared_data: Path) -> None:
     cines = open_cine(shared_data / "cmr_cine_dicom")
-    assert [cine.view for cine in cines] == ["sax", "4ch", "3ch", "2ch", "other", "rvot"]
+    assert [cine.view for cine in cines] == ["sax", "4ch", "3ch", "2ch", "2ch", "rvot"]
     sax = cines[0]
     assert sax.pixels.shape == (6, 25, 208, 256)
     assert sax.slice_spacing_mm == pytest.approx(17.7, abs=0.01)
@@ -243,6 +244,8 @@ def test_open_cine__real_study(shared_data: Path) -> None:
     assert step_ras[1] > 0  # to the front
     assert step_ras[2] < 0  # to the feet
     assert any("named 4ch" in note and "3ch" in note for note in cines[2].notes)
+    off_axis = [any(flag.code == "off_axis" for flag in check_cine(cine)) for cine in cines]
+    assert off_axis == [False, False, False, False, True, False]  # the second 2ch shows the right ventricle
     everything = repr([cine.notes for cine in cines])
     assert "1.2.826" not in everything
     assert "patient" not in everything

@@ -350,7 +350,7 @@ def test_ingest__dicom_study_in_zips(shared_data, tmp_path):
     (tmp_path / "cmr").mkdir()
     (tmp_path / "cmr" / "one").symlink_to(shared_data / "cmr_cine_dicom")
     cohort = Cohort.open(run(tmp_path, cmr=tmp_path / "cmr").out)
-    assert sorted(cohort.studies["view"]) == ["2ch", "3ch", "4ch", "other", "rvot", "sax"]
+    assert sorted(cohort.studies["view"]) == ["2ch", "2ch", "3ch", "4ch", "rvot", "sax"]
     (stack,) = cohort.studies[cohort.studies["view"] == "sax"].to_dict("records")
     assert (stack["n_slices"], stack["n_frames"], stack["subject"]) == (6, 25, 0)
     assert cohort.cine(stack["study"]).pixels.dtype == np.uint16
