@@ -49,6 +49,7 @@ def _work(name: str) -> Callable[[DemoContext, Report], Any]:
         "cmr_simclr": learning.pretrain_cmr,
         "mae_aligned": lambda context, report: learning.align(context, report, "mae_aligned", "ecg_mae"),
         "aligned": lambda context, report: learning.align(context, report, "aligned", None),
+        "shuffled": lambda context, report: learning.align_shuffled(context, report, "shuffled"),
         "scratch": lambda context, report: arms.finetune_arm(context, SCRATCH, report),
     }[name]
 

@@ -14,6 +14,7 @@ from ecgcmr.demo import learning
 from ecgcmr.demo.arms import embed_arm
 from ecgcmr.demo.compare import gallery, shared_space
 from ecgcmr.demo.context import MEASUREMENTS, PRETRAINED, SHUFFLED, DemoContext
+from ecgcmr.demo.lanes import Task, learn
 from ecgcmr.demo.presets import DemoPreset
 from ecgcmr.evaluation.bootstrap import Bootstrapped, SubjectDraws, bootstrap_metrics, draw_subjects, paired_difference
 from ecgcmr.evaluation.probes import RidgeProbe
@@ -29,6 +30,10 @@ SMALL = DemoPreset(
     finetune_steps=(1, 1, 1),
     gallery=200,
     shuffled_control=True,
+)
+LANES = (
+    (Task("ecg_mae", 1), Task("mae_aligned", 1, needs=("cmr_simclr",))),
+    (Task("cmr_simclr", 1), Task("shuffled", 1, needs=("ecg_mae",))),
 )
 ARMS = {arm.key: arm for arm in (*PRETRAINED, SHUFFLED)}
 
@@ -83,10 +88,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
         return
 
     learning.simulate(context, silent)
-    learning.pretrain_ecg(context, silent)
-    learning.pretrain_cmr(context, silent)
-    learning.align(context, silent, "mae_aligned", "ecg_mae")
-    learning.align_shuffled(context, silent, "shuffled")
+    learn(context, silent, LANES)
     test = open_split(Cohort.open(context.cohort)).test
     return Learned(context, draw_subjects(test, 1000, np.random.default_rng(3)))
 
