@@ -118,16 +118,21 @@ class Hdf5Members(Mapping[str, Any]):
             raise ValueError(f"{self._path}: cannot read {name!r} ({_first_line(error)}); fetch it again") from error
 
     def _check_chunks(self, dataset: Any, index: Any) -> None:
-        """Refuse compressed chunks that expand beyond their size, which the library would make room for without end."""
-        if dataset.chunks is None or dataset.compression != "gzip":
+        """Refuse chunks that the file cannot hold or that expand beyond their size: the library makes room first."""
+        if dataset.chunks is None:
             return
+        there = self._path.stat().st_size
         nominal = int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
         first = [range(0, size, step) for size, step in zip(dataset.shape, dataset.chunks, strict=True)]
         if isinstance(index, int):
             first[0] = range(index // dataset.chunks[0] * dataset.chunks[0], index + 1, dataset.chunks[0])
         for corner in product(*first):
             info = dataset.id.get_chunk_info_by_coord(corner)
-            if info.size * _LARGEST_INFLATION <= MAX_SIGNAL_BYTES:  # cannot expand beyond what we allow anyway
+            if info.byte_offset is not None and info.byte_offset + info.size > there:
+                raise ValueError(f"a chunk of {info.size:,} bytes lies beyond the end of the file, which has {there:,}")
+            if (
+                dataset.compression != "gzip" or info.size * _LARGEST_INFLATION <= MAX_SIGNAL_BYTES
+            ):  # cannot expand beyond what we allow anyway
                 continue
             inflate = zlib.decompressobj()
             inflate.decompress(dataset.id.read_direct_chunk(corner)[1], nominal + 1)
