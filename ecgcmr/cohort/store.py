@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ecgcmr.cmr.cine import Cine
 from ecgcmr.cohort.packing import unpack_ecg, unpack_pixels
-from ecgcmr.cohort.schema import ARRAY_FILES, TABLES, CohortSchema, LabelSpec, read_schema
+from ecgcmr.cohort.schema import ADDED_COLUMNS, ARRAY_FILES, TABLES, CohortSchema, LabelSpec, read_schema
 from ecgcmr.cohort.tables import read_table
 from ecgcmr.cohort.writer import CohortWriter
 from ecgcmr.ecg.recording import EcgRecording
@@ -68,7 +68,8 @@ class Cohort:
         """Read a table; ValueError when it lacks a column that it must have."""
         path = self.path / f"{name}.parquet"
         table = read_table(path)
-        missing = [column for column in (*TABLES[name], *also) if column not in table]
+        needed = [column for column in TABLES[name] if column not in ADDED_COLUMNS]
+        missing = [column for column in (*needed, *also) if column not in table]
         if missing:
             raise ValueError(f"{path}: the column {missing[0]} is missing; run `ecgcmr cohort validate {self.path}`")
         return table

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from cohort_standin import label_values, make_cine, make_ecg
 
 from ecgcmr.cohort.packing import pack_ecg, pack_pixels, unpack_ecg, unpack_pixels
 from ecgcmr.cohort.store import Cohort
+from ecgcmr.cohort.tables import sha256
+from ecgcmr.cohort.validate import validate_cohort
 
 
 def test_open__gives_back_what_was_written(standin):
@@ -109,3 +113,18 @@ def test_pack_pixels__keeps_whole_numbers_and_scales_the_rest():
         np.testing.assert_allclose(unpack_pixels(codes, scale, offset), values, atol=max(scale, 1e-4))
     with pytest.raises(ValueError, match="not finite"):
         pack_pixels(np.array([np.nan]), "uint16")
+
+
+def test_cohort__written_before_flags_were_added_opens_and_is_valid(new_cohort):
+    path = new_cohort()
+    schema = json.loads((path / "cohort.json").read_text())
+    for name in ("recordings", "studies", "ledger"):
+        file = path / f"{name}.parquet"
+        pd.read_parquet(file).drop(columns="flags").to_parquet(file, index=False)
+        schema["files"][file.name] = sha256(file)
+    (path / "cohort.json").write_text(json.dumps(schema))
+    cohort = Cohort.open(path)
+    for table in (cohort.recordings, cohort.studies, cohort.ledger):
+        assert len(table)
+        assert "flags" not in table
+    assert validate_cohort(path) == []
