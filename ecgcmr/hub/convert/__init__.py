@@ -1,0 +1,1 @@
+"""Third-party checkpoints into weights folders: one file for each family of layouts."""
