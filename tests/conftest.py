@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 
@@ -18,6 +19,11 @@ def _share_cores() -> None:
 
 
 _share_cores()
+
+# The same examples in every run, so that a red suite means a change; ECGCMR_EXPLORE=1 looks for new ones.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None)
+hypothesis.settings.load_profile("explore" if os.environ.get("ECGCMR_EXPLORE") else "repeatable")
 
 
 @pytest.fixture(scope="session")
