@@ -1,6 +1,7 @@
 """Put measured numbers into the pages: trim results.json files into docs/results/ and write the tables made of them.
 
 python scripts/fill_results.py [--demo runs/demo/results.json] [--real runs/real_ecg/results.json]
+                               [--released runs/release/study/results.json]
 
 Without arguments the tables are written anew from docs/results/. A test holds the pages to those files.
 """
@@ -33,6 +34,9 @@ REAL_ARMS = {
     "aligned_simulated": "MAE + aligned, simulated",
     "mae_simulated_then_real": "MAE on simulated, then on real ECGs",
 }
+PROTOCOLS = {"probe": "logistic probe", "finetune": "fine-tuned"}
+RELEASED_COUNTS = (50, 200, None)
+_COUNT_TITLES = ("50 labels", "200 labels", "all labels")
 REAL_LABELS = ("MI", "STTC", "CD", "NORM")
 
 
@@ -86,7 +90,7 @@ def real_table(table: pd.DataFrame) -> str:
         arms = {arm: title for arm, title in REAL_ARMS.items() if (arm, protocol) != ("scratch", "probe")}
         for arm, title in arms.items():
             values = [cell(table, arm=arm, protocol=protocol, target=name, metric="auroc") for name in REAL_LABELS]
-            rows.append([{"finetune": "fine-tuned", "probe": "logistic probe"}[protocol], title, *values])
+            rows.append([PROTOCOLS[protocol], title, *values])
     return markdown(["protocol", "encoder", *REAL_LABELS], rows)
 
 
@@ -103,11 +107,53 @@ def real_differences(table: pd.DataFrame) -> str:
     return markdown(["fine-tuned, minus from scratch", *REAL_LABELS], rows)
 
 
+def released_table(table: pd.DataFrame) -> str:
+    """Macro AUROC of the released encoders and of the same networks from scratch, by number of labels."""
+    rows = []
+    for arm in _released(table):
+        for name, title in ((arm, f"`{arm}`"), (f"scratch:{arm}", "the same network, random")):
+            for protocol, words in PROTOCOLS.items():
+                values = [
+                    cell(table, arm=name, protocol=protocol, target="macro", metric="auroc", n_labels=count)
+                    for count in RELEASED_COUNTS
+                ]
+                rows.append([title, words, *values])
+    return markdown(["encoder", "protocol", *_COUNT_TITLES], rows)
+
+
+def released_differences(table: pd.DataFrame) -> str:
+    """Paired differences of macro AUROC of the released encoders to the same networks from scratch."""
+    rows = []
+    for arm in _released(table):
+        scratch = f"scratch:{arm}"
+        for protocol, against, words in (
+            ("probe", scratch, "probe − probe of the untrained network"),
+            ("probe", f"{scratch} fine-tuned", "probe − network trained from scratch"),
+            ("finetune", scratch, "fine-tuned − network trained from scratch"),
+        ):
+            values = [
+                cell(
+                    table, arm=arm, protocol=protocol, target="macro", metric="auroc_diff", n_labels=count,
+                    compared_to=against,
+                )
+                for count in RELEASED_COUNTS
+            ]  # fmt: skip
+            rows.append([f"`{arm}`", words, *values])
+    return markdown(["encoder", "difference", *_COUNT_TITLES], rows)
+
+
+def _released(table: pd.DataFrame) -> list[str]:
+    return [arm for arm in dict.fromkeys(table["arm"]) if not arm.startswith("scratch:")]
+
+
 PLACES: tuple[tuple[str, str, str, Callable[[pd.DataFrame], str]], ...] = (
     ("README.md", "demo-table", "demo_standard.json", demo_table),
     ("README.md", "real-differences", "real_ecg.json", real_differences),
     ("docs/real_ecg.md", "real-table", "real_ecg.json", real_table),
     ("docs/real_ecg.md", "real-differences", "real_ecg.json", real_differences),
+    ("README.md", "released-differences", "released.json", released_differences),
+    ("docs/released_weights.md", "released-table", "released.json", released_table),
+    ("docs/released_weights.md", "released-differences", "released.json", released_differences),
 )
 """Page, marker, results file, table."""
 
@@ -129,9 +175,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, help="results.json of a standard demo")
     parser.add_argument("--real", type=Path, help="results.json of the study on real ECGs")
+    parser.add_argument("--released", type=Path, help="results.json of the study of released encoders")
     arguments = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
-    for given, name in ((arguments.demo, "demo_standard.json"), (arguments.real, "real_ecg.json")):
+    given_files = (
+        (arguments.demo, "demo_standard.json"),
+        (arguments.real, "real_ecg.json"),
+        (arguments.released, "released.json"),
+    )
+    for given, name in given_files:
         if given is not None:
             write_results(RESULTS / name, trim(read_results(given)))
     for page, marker, name, make in PLACES:

@@ -74,6 +74,7 @@ class InitConfig(StrictConfig):
     Attributes:
         ecg: Weights folder that holds the ECG encoder; None starts from random weights.
         cmr: Weights folder that holds the CMR encoder; None starts from random weights.
+        decoder: Masked modelling goes on with the decoder of the folder `ecg` too, if it has one of the same shape.
         allow_other_pipeline: Accept weights that were trained on data prepared in another way than this run's.
         allow_other_split: Accept weights that were trained with another split of the same cohort, whose training
             subjects may be this run's test subjects.
@@ -81,6 +82,7 @@ class InitConfig(StrictConfig):
 
     ecg: str | None = None
     cmr: str | None = None
+    decoder: bool = True
     allow_other_pipeline: bool = False
     allow_other_split: bool = False
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from torch import nn
+
 from ecgcmr.hub.weights import Weights, load_weights
 from ecgcmr.models.build import load_pretrained
 from ecgcmr.objectives.base import Objective
@@ -42,6 +44,19 @@ def load_initial(objective: Objective, config: InitConfig, source: Source) -> No
         log.info("%s encoder starts from %s", name, weights.config["name"])
         if fresh:
             log.info("%s encoder: not in the weights and freshly initialized: %s", name, ", ".join(fresh))
+        if name == "ecg" and config.decoder and "ecg_decoder" in parts:
+            _load_decoder(parts["ecg_decoder"], weights)
+
+
+def _load_decoder(decoder: nn.Module, weights: Weights) -> None:
+    """Go on with the decoder of the weights, if it is of the same shape: a fresh one takes epochs to be of use."""
+    theirs = weights.modules.get("ecg_decoder")
+    if theirs is None or theirs.config != decoder.config:
+        why = "has none" if theirs is None else "has one of another shape"
+        log.info("the decoder is freshly initialized: %s %s", weights.config["name"], why)
+        return
+    decoder.load_state_dict(theirs.state_dict())
+    log.info("the decoder starts from %s", weights.config["name"])
 
 
 def data_identity(source: Source) -> dict[str, Any]:

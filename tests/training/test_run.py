@@ -393,3 +393,23 @@ def test_init__starts_from_weights_and_refuses_those_of_other_data(make_config: 
     (source / "weights/config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"another split.*test subjects"):
         finetune(supervised(make_config, init=init))
+
+
+def test_init__goes_on_with_the_decoder_unless_told_not_to_or_of_another_shape(
+    make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = pretrain(make_config(out=str(tmp_path / "first"), **{"train.max_steps": 2}))
+    theirs = load_weights(source / "weights").modules["ecg_decoder"].state_dict()
+
+    def decoder(name: str, **dotted: Any) -> dict[str, torch.Tensor]:
+        init = {"ecg": str(source / "weights"), **dotted.pop("init", {})}
+        frozen = {"optim.lr": 1e-12, "train.max_steps": 1, "seed": 5}
+        folder = pretrain(make_config(out=str(tmp_path / name), init=init, **{**frozen, **dotted}))
+        return load_weights(folder / "weights").modules["ecg_decoder"].state_dict()
+
+    assert torch.allclose(decoder("goes_on")["pred.weight"], theirs["pred.weight"], atol=1e-6)
+    assert not torch.allclose(decoder("fresh", init={"decoder": False})["pred.weight"], theirs["pred.weight"])
+    with caplog.at_level("INFO"):
+        other = decoder("other", **{"objective.decoder": {"width": 8, "depth": 1, "heads": 1}})
+    assert other["pred.weight"].shape != theirs["pred.weight"].shape
+    assert "has one of another shape" in caplog.text

@@ -142,7 +142,7 @@ def test_keys__are_frozen() -> None:
             "cohort", "split", "ecg", "ecg.pipeline", "ecg.crop_samples", "cmr", "cmr.pipeline", "cmr.crop_mm",
             "cmr.size", "cmr.slices", "cmr.frames", "labels", "train_subjects", "val_subjects", "draw_seed",
         ],
-        "init": ["ecg", "cmr", "allow_other_pipeline", "allow_other_split"],
+        "init": ["ecg", "cmr", "decoder", "allow_other_pipeline", "allow_other_split"],
         "optim": [
             "name", "lr", "lr_rule", "betas", "weight_decay", "decay_all", "warmup_epochs", "min_lr", "layer_decay",
             "clip_grad",
