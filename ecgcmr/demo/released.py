@@ -8,6 +8,7 @@ of them, the probe chooses its penalty within them. PTB-XL: doi:10.1038/s41597-0
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -178,6 +179,13 @@ def _embedded(
     return embed(weights, dataset, "ecg", options=options, projection=Predict(head) if head is not None else None)
 
 
+def _epochs_between_evaluations(study: ReleasedStudy, count: int | None, seed: int) -> int:
+    """About one evaluation in 25 steps: with forty subjects an epoch is one step."""
+    split = open_split(Cohort.open(study.cohort), study.split_name(count, seed))
+    batch = load_config(study.recipe).train.batch_size
+    return max(1, round(25 / math.ceil(len(split.train) / batch)))
+
+
 def _finetuned(study: ReleasedStudy, arm: str, count: int | None, seed: int) -> tuple[Embeddings, NDArray[np.floating]]:
     folder = study.arms[arm.removeprefix("scratch:")]
     theirs = load_weights(folder).config
@@ -196,6 +204,7 @@ def _finetuned(study: ReleasedStudy, arm: str, count: int | None, seed: int) -> 
         **{f"model.ecg.{key}": encoder[key] for key in ("preset", "patch", "width", "depth", "heads", "mlp_ratio")},
         "init.ecg": "null" if scratch else folder,
         "train.max_steps": study.steps[study.counts.index(count)],
+        "train.eval_every": _epochs_between_evaluations(study, count, seed),
     }
     config = load_config(study.recipe, [f"{key}={value}" for key, value in overrides.items()])
     finetune(config, resume=out.exists(), progress=False)
