@@ -44,12 +44,7 @@ def render_card(card: Card, config: Mapping[str, Any]) -> str:
         lines += [f"| {label['name']} | {label['kind']} | {label['unit'] or '-'} |" for label in config["labels"]]
         lines += [""]
     if card.metrics:
-        lines += [
-            "## Metrics",
-            "",
-            "| metric | value | 95 % interval | n | measured on | note |",
-            "|---|---|---|---|---|---|",
-        ]
+        lines += ["## Metrics", "", "| metric | value | 95 % interval | n | measured on | note |", "|---" * 6 + "|"]
         lines += [_row(metric) for metric in card.metrics] + [""]
     if card.command:
         lines += ["## How it was made", "", "```", card.command.strip(), "```", ""]

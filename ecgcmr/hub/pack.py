@@ -1,4 +1,4 @@
-"""A release folder out of the weights of one or more runs: chosen modules, one card, one check that they belong together."""
+"""A release folder out of the weights of one or more runs: chosen modules, one card, and a check that they fit."""
 
 from __future__ import annotations
 

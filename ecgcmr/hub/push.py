@@ -126,8 +126,8 @@ def _unsaid(card: Card, approval: str) -> list[str]:
         problems.append(f"the provenance is {card.provenance!r}: state it (ecgcmr weights pack --card)")
     elif needs_approval(card.provenance) and not is_stated(approval or card.approval):
         problems.append(
-            f"the provenance {card.provenance!r} is not {' or '.join(PROVENANCE_KINDS[:2])}: weights from data of study "
-            "members are derived data, which their owner must let go; give --approval REFERENCE"
+            f"the provenance {card.provenance!r} is not {' or '.join(PROVENANCE_KINDS[:2])}: weights from data of "
+            "study members are derived data, which their owner must let go; give --approval REFERENCE"
         )
     return problems
 

@@ -233,19 +233,14 @@ def _ecg_input(configs: Mapping[str, Any], pipeline: EcgPipeline | None) -> dict
 
 def _with_new_head(config: dict[str, Any], labels: Sequence[Mapping[str, str]], path: Path) -> dict[str, Any]:
     modules = config["modules"]
-    if "ecg" not in modules:
-        raise ValueError(
-            f"{path}: a head reads the embedding of an ECG encoder, and there is none; no head can be reset"
-        )
+    old = modules.get("head") or {}
+    width = old.get("in_features") or modules.get("ecg", {}).get("width")
+    if width is None:
+        raise ValueError(f"{path}: no head can be reset, for there is no ECG encoder whose embedding it could read")
     if not labels:
         raise ValueError("reset_head is empty, expected name, kind and unit of at least one label")
     plain = [{"unit": "", **label} for label in labels]
-    head = {
-        "kind": "prediction_head",
-        "in_features": modules["ecg"]["width"],
-        "hidden": modules.get("head", {}).get("hidden"),
-        "labels": plain,
-    }
+    head = {"kind": "prediction_head", "in_features": width, "hidden": old.get("hidden"), "labels": plain}
     return {**config, "modules": {**modules, "head": head}, "labels": plain, "head_options": {}}
 
 
