@@ -95,7 +95,7 @@ def test_load_weights__module_without_its_pipeline(weights_folder: Path) -> None
 
 def test_load_weights__broken_or_newer(weights_folder: Path) -> None:
     edit(weights_folder / "config.json", format_version=3)
-    with pytest.raises(ValueError, match="format_version is 3.*update ecgcmr"):
+    with pytest.raises(ValueError, match=r"format_version is 3.*update ecgcmr"):
         load_weights(weights_folder)
     (weights_folder / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json: not JSON"):

@@ -32,7 +32,9 @@ def version_1(modules: dict[str, nn.Module], tmp_path: Path) -> Path:
     config = {
         "format_version": 1, "name": "old", "stage": "supervised",
         "modules": {"ecg": encoder.config, "head": head.config},
-        "ecg": {"pipeline": "highpass", "leads": leads, "rate_hz": 100.0, "n_samples": 200, "window": "start", "unit": "mV"},
+        "ecg": {
+            "pipeline": "highpass", "leads": leads, "rate_hz": 100.0, "n_samples": 200, "window": "start", "unit": "mV",
+        },
         "cmr": None, "labels": labels, "license": "MIT", "provenance": "simulated", "trained_on": "24 subjects",
         "metrics": {"validation loss": 0.25}, "run": {"seed": 3}, "ecgcmr_version": "0.1.0", "head_options": {},
         "sha256": hashlib.sha256(data).hexdigest(),

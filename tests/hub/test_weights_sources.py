@@ -73,7 +73,7 @@ def test_resolve_source__paths(places: dict[str, Path], ecg_folder: Path, tmp_pa
 
 def test_resolve_source__a_name_that_is_also_a_folder_is_not_guessed(places: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "ecg_a").mkdir()
-    with pytest.raises(ValueError, match="'ecg_a' is both a name .* and a folder here .* say local-dir:ecg_a"):
+    with pytest.raises(ValueError, match=r"'ecg_a' is both a name .* and a folder here .* say local-dir:ecg_a"):
         resolve_source("ecg_a")
     assert resolve_source("local-dir:ecg_a") == Path("ecg_a")
 
