@@ -22,7 +22,7 @@ from ecgcmr.cmr.preprocessing import CmrPipeline
 from ecgcmr.ecg.preprocessing import EcgPipeline
 from ecgcmr.hub.card import Card
 from ecgcmr.hub.card_page import render_card
-from ecgcmr.hub.folder import restore, write_folder
+from ecgcmr.hub.folder import check_replaceable, restore, write_folder
 from ecgcmr.hub.load_report import LoadReport, fill_modules, fit_tensors, read_tensors
 from ecgcmr.hub.migrate import FORMAT_VERSION, migrate
 from ecgcmr.hub.reading import check_place, read_json
@@ -91,12 +91,13 @@ def save_weights(
 
     Raises:
         ValueError: If a pipeline or a field of the card is missing, a module cannot be rebuilt from its configuration,
-            or half precision moves an output by more than `LARGEST_CHANGE`.
+            the folder holds anything else, or half precision moves an output by more than `LARGEST_CHANGE`.
         OSError: If it cannot be written.
     """
     from ecgcmr.hub.expected import compute_expected, largest_change, recipe_inputs
 
     folder, card = Path(folder), Card.model_validate(card)
+    check_replaceable(folder, FILES)
     for name, pipeline in (("ecg", ecg_pipeline), ("cmr", cmr_pipeline)):
         if name in modules and pipeline is None:
             raise ValueError(f"{folder}: the module {name!r} cannot be saved without its {name}_pipeline")
