@@ -128,7 +128,7 @@ def test_push__a_folder_that_does_not_verify_stays_here(ecg_folder: Path) -> Non
 
 @pytest.mark.parametrize("to", ["name", "org/name@main", "a/b/c", ""])
 def test_push__address(ecg_folder: Path, to: str) -> None:
-    with pytest.raises(ValueError, match="expected .*ORG/NAME"):
+    with pytest.raises(ValueError, match=r"expected .*ORG/NAME"):
         push(ecg_folder, to, api=FakeHub())
 
 
