@@ -159,10 +159,13 @@ def _check_equal(loaded: Sequence[Weights]) -> None:
                     f"{len(differing)} tensors differ ({', '.join(differing[:3]) or '-'}), settings differ: "
                     f"{', '.join(settings) or '-'}; only modules trained on the same, frozen encoder belong together"
                 )
-            kind = name.split("_")[0]
-            pipelines = [getattr(one, f"{kind}_pipeline", None) for one in (weights, other)]
-            if all(pipelines) and pipelines[0].fingerprint() != pipelines[1].fingerprint():
+            if _pipeline(weights, name) != _pipeline(other, name):
                 raise ValueError(f"{weights.folder} and {other.folder} prepare the input of {name!r} differently")
+
+
+def _pipeline(weights: Weights, name: str) -> str:
+    pipeline = weights.cmr_pipeline if name.startswith("cmr") else weights.ecg_pipeline
+    return pipeline.fingerprint() if pipeline else ""
 
 
 def _same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
