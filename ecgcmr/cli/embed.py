@@ -59,7 +59,10 @@ def embed(
 
     What cannot be read is listed in OUT.failed.csv. A killed run goes on when the same command is repeated.
     """
-    _run("embed", model, None, inputs, out, (rate, leads, unit), device, dtype, force, _keywords(locals()))
+    said = {"rate_hz": rate, "leads": _names(leads), "unit": unit}
+    how = {"batch_size": batch_size, "aggregate": aggregate, "short": short, "workers": workers}
+    how |= {"windows": int(windows) if windows.isdigit() else windows, "only_leads": _names(only_leads)}
+    _run("embed", (model, None, device, dtype), inputs, out, said, how, force)
 
 
 def predict(
@@ -84,49 +87,38 @@ def predict(
 
     What cannot be read is listed in OUT.failed.csv. A killed run goes on when the same command is repeated.
     """
-    _run("predict", model, head, inputs, out, (rate, leads, unit), device, dtype, force, _keywords(locals()))
-
-
-def _keywords(given: dict[str, Any]) -> dict[str, Any]:
-    """The options of the stream among the arguments of a command."""
-    names = ("batch_size", "windows", "aggregate", "short", "workers")
-    only = given["only_leads"]
-    return {name: given[name] for name in names} | {"only_leads": None if only is None else _names(only)}
+    said = {"rate_hz": rate, "leads": _names(leads), "unit": unit}
+    how = {"batch_size": batch_size, "aggregate": aggregate, "short": short, "workers": workers}
+    how |= {"windows": int(windows) if windows.isdigit() else windows, "only_leads": _names(only_leads)}
+    _run("predict", (model, head, device, dtype), inputs, out, said, how, force)
 
 
 def _run(
     verb: Any,
-    model: str,
-    head: str | None,
+    model: tuple[Any, ...],
     inputs: list[Path],
     out: Path,
-    declared: tuple[float | None, str | None, str | None],
-    device: str,
-    dtype: Any,
+    said: dict[str, Any],
+    how: dict[str, Any],
     force: bool,
-    keywords: dict[str, Any],
 ) -> None:
-    rate, leads, unit = declared
     with user_errors():
         from ecgcmr.hub.bulk import write_table
         from ecgcmr.hub.inputs import Declared
         from ecgcmr.hub.model import load_model
         from ecgcmr.hub.stream import StreamOptions
 
-        windows = keywords["windows"]
-        keywords["windows"] = int(windows) if windows.isdigit() else windows
-        options = StreamOptions(**keywords)
-        said = Declared(rate, _names(leads) if leads else None, unit)
-        loaded = load_model(model, head, device, dtype)
+        options, declared = StreamOptions(**how), Declared(**said)
+        loaded = load_model(*model)
         with progress_bar("embedding" if verb == "embed" else "predicting", "recordings") as update:
-            report = write_table(loaded, verb, list(inputs), out, said, options, update, force)
+            report = write_table(loaded, verb, list(inputs), out, declared, options, update, force)
     _print(report)
     if not report.rows:
         raise typer.Exit(1)
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _print(report: BulkReport) -> None:

@@ -43,7 +43,7 @@ def available_leads(recording: EcgRecording, only: Collection[str] | None = None
         ValueError: A lead occurs twice.
     """
     rows, extra = rows_by_name(recording.leads)
-    finite = np.isfinite(recording.samples).any(axis=1)
+    finite = np.asarray(np.isfinite(recording.samples).any(axis=1))
     used = {lead: row for lead, row in rows.items() if finite[row] and (only is None or lead in only)}
     if not used:
         asked = "" if only is None else f" among {', '.join(only)}"

@@ -93,7 +93,8 @@ def write_table(
     model.results(verb, inputs, options)  # refuses what does not suit the model before anything is written
     out.parent.mkdir(parents=True, exist_ok=True)
     parts = out.with_name(f".{out.name}.parts")
-    lock = FolderLock(out.with_name(f".{out.name}.lock"))
+    locked = out.with_name(f".{out.name}.lock")
+    lock = FolderLock(locked)
     lock.acquire(busy=f"{out} is being written by another process")
     try:
         done = _resume(parts, _plan(model, verb, inputs, declared, options, items_of_a_part))
@@ -108,8 +109,8 @@ def write_table(
                 progress(number * items_of_a_part + items, max(inputs.total, number * items_of_a_part + items))
         report = _finish(parts, out, maker.attrs, dict(inputs.ignored), skip)
     finally:
+        locked.unlink(missing_ok=True)  # while it is held: who waits for it will see that it is gone
         lock.release()
-    out.with_name(f".{out.name}.lock").unlink(missing_ok=True)
     return report
 
 
