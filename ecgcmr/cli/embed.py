@@ -129,6 +129,9 @@ def _print(report: BulkReport) -> None:
     print_table(console, "Without output", [{"reason": name, "files": n} for name, n in reasons.most_common()])
     if report.ignored:
         console.print(f"passed over in folders: {listed(report.ignored)}", markup=False)
+    if report.reduced:
+        words = "rows come from fewer than twelve leads, see the column leads"
+        console.print(f"{report.reduced} of {report.rows} {words}", markup=False)
     if report.rows:
         console.print(f"{report.rows} rows; written: {', '.join(map(str, report.files))}", markup=False)
         return

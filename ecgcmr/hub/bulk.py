@@ -21,6 +21,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ecgcmr.cohort.locks import FolderLock
+from ecgcmr.ecg.leads import LEADS
 from ecgcmr.hub.folder import write_text
 from ecgcmr.hub.inputs import Declared, EcgInputs
 from ecgcmr.hub.model import LoadedModel
@@ -38,6 +39,7 @@ class BulkReport:
     Attributes:
         rows: Rows of the table.
         failed: Items without a row: {item, reason, detail}.
+        reduced: Rows from fewer than twelve leads.
         ignored: Files of folders that were passed over, by suffix.
         resumed: Items that an earlier, killed run had done.
         files: What was written.
@@ -45,6 +47,7 @@ class BulkReport:
 
     rows: int
     failed: list[dict[str, str]]
+    reduced: int
     ignored: dict[str, int]
     resumed: int
     files: list[Path]
@@ -100,11 +103,13 @@ def write_table(
         done = _resume(parts, _plan(model, verb, inputs, declared, options, items_of_a_part))
         skip = done * items_of_a_part
         for number, part in enumerate(model.results(verb, inputs, options, items_of_a_part, skip), done):
-            table = maker.frame([one for one in part if isinstance(one, Row)])
-            pq.write_table(pa.Table.from_pandas(table, preserve_index=False), parts / f"{number:06d}.parquet")
+            rows = [one for one in part if isinstance(one, Row)]
+            table = pa.Table.from_pandas(maker.frame(rows), preserve_index=False)
+            pq.write_table(table, parts / f"{number:06d}.parquet")
             failed = ledger([one for one in part if isinstance(one, Failed)])
             items = len({id(one.item) for one in part})
-            write_text(parts / f"{number:06d}.json", json.dumps({"items": items, "failed": failed}))
+            told = {"failed": failed, "reduced": sum(len(row.leads) < len(LEADS) for row in rows)}
+            write_text(parts / f"{number:06d}.json", json.dumps(told))
             if progress is not None:
                 progress(number * items_of_a_part + items, max(inputs.total, number * items_of_a_part + items))
         report = _finish(parts, out, maker.attrs, dict(inputs.ignored), skip)
@@ -183,7 +188,7 @@ def _finish(parts: Path, out: Path, attrs: dict[str, Any], ignored: dict[str, in
     else:
         failed_path.unlink(missing_ok=True)  # of an earlier run: it would speak of the new table
     shutil.rmtree(parts)
-    return BulkReport(rows, failed, ignored, skip, written)
+    return BulkReport(rows, failed, sum(part["reduced"] for part in told), ignored, skip, written)
 
 
 def _concatenate(files: Sequence[Path], whole: Path, suffix: str, attrs: dict[str, Any]) -> None:
