@@ -61,7 +61,7 @@ def test_write_table__parquet_holds_what_the_api_gives(model: LoadedModel, files
     assert listing(out.parent) == ["x.parquet", "x.parquet.failed.csv"]
     failed = pd.read_csv(tmp_path / "new" / "x.parquet.failed.csv")
     assert failed["item"].tolist() == [str(files[3])]
-    assert failed["reason"].tolist() == ["unreadable"]
+    assert failed["reason"].tolist() == ["truncated"]
 
 
 def test_write_table__csv_of_predictions_has_its_units_beside_it(
@@ -115,7 +115,7 @@ def test_write_table__nothing_to_write_leaves_only_the_reasons(
 ) -> None:
     report = run(model, [files[3], tmp_path / "nowhere.npy"], tmp_path / "x.csv")
     assert report.rows == 0
-    assert [row["reason"] for row in report.failed] == ["unreadable", "missing_file"]
+    assert [row["reason"] for row in report.failed] == ["truncated", "missing_file"]
     assert listing(tmp_path) == ["x.csv.failed.csv"]
     run(model, files[:1], tmp_path / "x.csv")
     assert listing(tmp_path) == ["x.csv", "x.csv.about.json"]  # the old reasons are not about the new table
