@@ -135,7 +135,7 @@ def stream(
 ) -> Iterator[list[Row | Failed]]:
     """Give the outputs of chunks of items, in the order of the items.
 
-    In memory are the prepared windows of a few recordings for each thread, and the outputs of one chunk.
+    In memory are one recording for each thread and one more, their next windows, and the outputs of one chunk.
 
     Args:
         items: What to read.
@@ -190,11 +190,10 @@ def _prepared(
     part: list[EcgItem], cut: Cutter, options: StreamOptions, pool: ThreadPoolExecutor
 ) -> Iterator[Iterator[Window]]:
     """The windows of each item, in order; no more items are ahead than keep the threads busy."""
-    ahead = 2 * options.threads
     waiting: deque[Future[Iterator[Window]]] = deque()
     for item in part:
         waiting.append(pool.submit(_begin, item, cut))
-        if len(waiting) > ahead:
+        if len(waiting) > options.threads:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()

@@ -71,7 +71,7 @@ def test_predict__windows_and_leads_from_the_command_line(weights: Path, folder:
     assert "10 of 10 rows come from fewer than twelve leads" in done.output
 
 
-def test_exit_codes(weights: Path, folder: Path, tmp_path: Path) -> None:
+def test_exit_codes__tell_what_happened(weights: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.csv"
     nothing = run("embed", folder / "broken.xml", "--model", weights, "--out", out)
     assert nothing.exit_code == 1
