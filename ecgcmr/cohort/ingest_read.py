@@ -60,6 +60,8 @@ _MARKS: tuple[tuple[str, Reason], ...] = (  # words of the readers' messages -> 
     ("spacing", Reason.BAD_GEOMETRY),
     ("affine", Reason.BAD_GEOMETRY),
     ("no pixels", Reason.EMPTY),
+    ("the recording lasts", Reason.TOO_SHORT),
+    ("no usable lead", Reason.MISSING_LEADS),
     ("nothing but padding", Reason.EMPTY),
 )
 
@@ -277,8 +279,13 @@ def explain(error: Exception, item: Item, options: ReadOptions) -> tuple[Reason,
         return Reason.MISSING_FILE, detail
     if not isinstance(error, ValueError | OSError):
         detail = f"{type(error).__name__}: {detail}"
-    lower = detail.lower()
-    return next((reason for mark, reason in _MARKS if mark in lower), Reason.UNREADABLE), detail
+    return reason_of(detail), detail
+
+
+def reason_of(message: str) -> Reason:
+    """Reason code for what a reader or a pipeline says; `UNREADABLE` when its words are not known."""
+    lower = message.lower()
+    return next((reason for mark, reason in _MARKS if mark in lower), Reason.UNREADABLE)
 
 
 def redact(text: str, item: Item, options: ReadOptions) -> str:

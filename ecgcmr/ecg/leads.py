@@ -81,7 +81,7 @@ def to_canonical(recording: EcgRecording) -> EcgRecording:
     """
     if recording.leads == LEADS:
         return recording
-    rows, extra = _rows_by_name(recording.leads)
+    rows, extra = rows_by_name(recording.leads)
     missing = [lead for lead in LEADS if lead not in rows]
     derivable = [lead for lead in missing if lead in DERIVED_FROM_I_II] if {"I", "II"} <= rows.keys() else []
     lost = [lead for lead in missing if lead not in derivable]
@@ -107,8 +107,12 @@ def to_canonical(recording: EcgRecording) -> EcgRecording:
     return replace(recording, samples=samples, leads=LEADS, notes=tuple(notes))
 
 
-def _rows_by_name(leads: tuple[str, ...]) -> tuple[dict[str, int], list[str]]:
-    """Map canonical names to row numbers; the second value lists the names outside the twelve."""
+def rows_by_name(leads: tuple[str, ...]) -> tuple[dict[str, int], list[str]]:
+    """Map canonical names to row numbers; the second value lists the names outside the twelve.
+
+    Raises:
+        ValueError: A lead occurs twice.
+    """
     rows: dict[str, int] = {}
     extra: list[str] = []
     for row, name in enumerate(leads):

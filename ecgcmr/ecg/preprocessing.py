@@ -82,6 +82,13 @@ class EcgPipeline:
         seconds = next(s.params["seconds"] for s in reversed(self.steps) if s.name == "fit_duration")
         return round(float(seconds) * self.rate_hz)
 
+    @property
+    def min_seconds(self) -> float:
+        """Shortest recording that it takes [s]."""
+        fit = next(step for step in reversed(self.steps) if step.name == "fit_duration")
+        default = inspect.signature(STEPS["fit_duration"]).parameters["min_seconds"].default
+        return float(fit.params.get("min_seconds", default))
+
     def __call__(self, recording: EcgRecording) -> NDArray[np.float32]:
         """Prepare one recording.
 
@@ -95,12 +102,20 @@ class EcgPipeline:
             ValueError: A lead is missing or has no finite sample, the recording is too short, or its voltage is
                 lost and this pipeline needs it.
         """
+        self.check_unit(recording)
+        return self._run(to_canonical(recording).samples, recording.rate_hz)
+
+    def check_unit(self, recording: EcgRecording) -> None:
+        """Refuse a recording whose voltage is lost when this pipeline needs it.
+
+        Raises:
+            ValueError: Naming the unit and a pipeline that does not need it.
+        """
         if self.requires_mv and recording.unit != "mV":
             raise ValueError(
                 f"pipeline {self.name!r} needs voltages, but the recording's unit is {recording.unit!r}; "
                 "use a pipeline that standardises each lead, such as 'highpass_z'"
             )
-        return self._run(to_canonical(recording).samples, recording.rate_hz)
 
     def apply_batch(self, samples_BLT: NDArray[np.floating], rate_hz: float, workers: int = 1) -> NDArray[np.float32]:
         """Prepare recordings of equal length and rate whose twelve leads are in canonical order.

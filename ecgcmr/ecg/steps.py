@@ -7,7 +7,7 @@ raising `ecgcmr.ecg.preprocessing.PIPELINE_VERSION`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,13 +108,27 @@ def als_detrend(
 @_register
 def group_zscore(samples: Signal, rate_hz: float) -> tuple[Signal, float]:
     """Standardise each of the groups I-III, aVR-aVF, V1-V6 by one mean and one population variance."""
+    return zscore_groups(samples, LEAD_GROUPS), rate_hz
+
+
+def zscore_groups(samples: Signal, bounds: Sequence[int]) -> Signal:
+    """Standardise groups of rows, each by one mean and one population variance.
+
+    Args:
+        samples: (K, T).
+        bounds: Row after the last of each group, ascending, the last is K; equal bounds are an empty group.
+
+    Returns:
+        (K, T).
+    """
     out = np.empty_like(samples)
     start = 0
-    for stop in LEAD_GROUPS:
-        group = np.subtract(samples[start:stop], samples[start:stop].mean(), out=out[start:stop])
-        group /= np.sqrt(_variance(group) + VARIANCE_EPS)
+    for stop in bounds:
+        if stop > start:
+            group = np.subtract(samples[start:stop], samples[start:stop].mean(), out=out[start:stop])
+            group /= np.sqrt(_variance(group) + VARIANCE_EPS)
         start = stop
-    return out, rate_hz
+    return out
 
 
 @_register

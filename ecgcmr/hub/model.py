@@ -1,39 +1,65 @@
-"""LoadedModel: files or arrays in, embeddings and predictions out."""
+"""LoadedModel: files, folders, cohorts or arrays in, embeddings and predictions out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ecgcmr.cmr.cine import Cine
-from ecgcmr.ecg.leads import canonical_lead
-from ecgcmr.ecg.recording import EcgRecording
-from ecgcmr.ecg.units import millivolts_per_unit
+from ecgcmr.ecg.leads import LEADS
+from ecgcmr.ecg.reduced import canonical_leads
+from ecgcmr.hub.assemble import choose_device, visible_patches, with_head
+from ecgcmr.hub.inputs import Declared, EcgInputs
+from ecgcmr.hub.intervals import checked_interval
+from ecgcmr.hub.progress import counting
+from ecgcmr.hub.stream import Failed, Row, StreamKeywords, StreamOptions, stream
+from ecgcmr.hub.tables import TableMaker, Verb, embedding_matrix, ledger, warn_of_gaps
 from ecgcmr.hub.weights import Weights, load_weights
+from ecgcmr.hub.windows import Cutter
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EcgLike = EcgRecording | str | Path | NDArray[Any]
+    from ecgcmr.cmr.cine import Cine
+    from ecgcmr.hub.inputs import EcgLike
+
+Dtype = Literal["float32", "bfloat16"]
+
+_CHUNK = 1024  # recordings whose outputs are put in order at a time
 
 
-def load_model(source: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
+def load_model(
+    source: str | Path,
+    head: str | Path | None = None,
+    device: str | torch.device = "auto",
+    dtype: Dtype = "float32",
+) -> LoadedModel:
     """Load weights with the preprocessing that belongs to them.
 
     Args:
-        source: `local-dir:PATH` or a path of a weights folder.
-        device: Where to compute.
+        source: A weights folder, as `load_weights` takes it: `local-dir:PATH`, a path, ...
+        head: Another weights folder whose prediction head shall read this encoder's embeddings; None for the
+            folder's own head.
+        device: Where to compute; "auto" takes a GPU when there is one.
+        dtype: "float32", or "bfloat16" for the encoder's matrix products; embeddings come out as float32.
 
     Raises:
-        FileNotFoundError, ValueError: As `load_weights`.
+        FileNotFoundError, ValueError: As `load_weights`; or the head is of another width, the device is not there.
     """
-    return LoadedModel(load_weights(source), torch.device(device))
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype is {dtype!r}, expected 'float32' or 'bfloat16'")
+    where = choose_device(device)
+    weights = load_weights(source)
+    if head is not None:
+        weights = with_head(weights, load_weights(head))
+    return LoadedModel(weights, where, dtype)
 
 
 class LoadedModel:
@@ -42,13 +68,14 @@ class LoadedModel:
     Attributes:
         weights: What was loaded.
         device: Where it computes.
+        dtype: Precision of the encoder's matrix products.
     """
 
-    def __init__(self, weights: Weights, device: torch.device) -> None:
-        self.weights = weights
-        self.device = device
+    def __init__(self, weights: Weights, device: torch.device | str = "cpu", dtype: Dtype = "float32") -> None:
+        self.weights, self.device, self.dtype = weights, torch.device(device), dtype
+        self.interval = checked_interval(weights.config.get("head_options", {}), self.labels, str(weights.folder))
         for module in weights.modules.values():
-            module.to(device).eval()
+            module.to(self.device).eval()
 
     def __repr__(self) -> str:
         return f"LoadedModel({self.weights.config['name']!r}, {', '.join(self.weights.modules)})"
@@ -60,74 +87,83 @@ class LoadedModel:
 
     def embed(
         self,
-        ecg: EcgLike | Sequence[EcgRecording | str | Path],
+        ecg: EcgLike | Sequence[EcgLike],
         rate_hz: float | None = None,
         leads: Sequence[str] | None = None,
         unit: str | None = None,
         batch_size: int = 64,
+        **options: Unpack[StreamKeywords],
     ) -> NDArray[np.float32]:
         """Embed one or many ECGs.
 
         Args:
-            ecg: A recording, a file, a list of either, or an array (L, T) or (B, L, T).
-            rate_hz: Sampling rate of an array [Hz].
-            leads: Lead names of an array's rows.
-            unit: Unit of an array: mV, uV, V, or z where the voltage is lost.
-            batch_size: Recordings computed at a time.
+            ecg: A recording, a file of any format, a folder, an array (L, T) or (B, L, T), a cohort, or a list of any
+                of these.
+            rate_hz: Sampling rate [Hz], for arrays and for files that do not state it.
+            leads: Lead names of the rows, likewise.
+            unit: mV, uV, V, or z where the voltage is lost, likewise.
+            batch_size: Windows computed at a time.
+            **options: windows, aggregate, short, only_leads, workers, progress; see `StreamOptions`.
 
         Returns:
-            (B, D) float32; B is 1 for a single recording.
+            (N, D) float32, in the order of the items. Among many, one that cannot be read has a row of NaN, and a
+            warning says so; `embed_table` names it.
 
         Raises:
-            ValueError: If rate, leads or unit of an array are not said, or the recording does not suit the pipeline.
+            FileNotFoundError, ValueError: A single recording cannot be read or does not suit the model, or none of
+                many does.
         """
-        encoder, pipeline = self._module("ecg"), self.weights.ecg_pipeline
-        assert pipeline is not None
-        n_samples = int(self.weights.config["ecg"]["n_samples"])
-        recordings = _recordings(ecg, rate_hz, leads, unit)
-        prepared = (torch.from_numpy(pipeline(recording))[:, :n_samples] for recording in recordings)
-        return self._run(encoder, list(prepared), batch_size)
+        _, results = self._all("embed", ecg, (rate_hz, leads, unit), StreamOptions(batch_size, **options))
+        return embedding_matrix(results)
+
+    def embed_table(
+        self,
+        ecg: EcgLike | Sequence[EcgLike],
+        rate_hz: float | None = None,
+        leads: Sequence[str] | None = None,
+        unit: str | None = None,
+        batch_size: int = 64,
+        **options: Unpack[StreamKeywords],
+    ) -> pd.DataFrame:
+        """Embed one or many ECGs into a table; arguments and errors as `embed`.
+
+        Returns:
+            One row for each recording that could be read: `item` (the file as it was given, or the position),
+            `n_windows` (or `window` and `start_s`), `leads` that were used, and the embedding `e000`, `e001`, ...
+            `.attrs["failed"]` lists what could not be read, with reasons.
+        """
+        return self._table("embed", ecg, (rate_hz, leads, unit), StreamOptions(batch_size, **options))
+
+    def predict(
+        self,
+        ecg: EcgLike | Sequence[EcgLike],
+        rate_hz: float | None = None,
+        leads: Sequence[str] | None = None,
+        unit: str | None = None,
+        batch_size: int = 64,
+        **options: Unpack[StreamKeywords],
+    ) -> pd.DataFrame:
+        """Predict all labels of the head from one or many ECGs; arguments and errors as `embed`.
+
+        Returns:
+            One row for each recording that could be read, and after the columns that `embed_table` has one column
+            for each label: phenotypes in their units, diagnoses as probabilities; `.attrs["units"]` maps columns to
+            units ("probability" for diagnoses). Where the head has intervals, `LABEL_lo` and `LABEL_hi` follow the
+            label; they are NaN for rows that the intervals were not made for (fewer leads, other windows).
+        """
+        return self._table("predict", ecg, (rate_hz, leads, unit), StreamOptions(batch_size, **options))
 
     def embed_cmr(self, cine: Cine | Sequence[Cine], batch_size: int = 64) -> NDArray[np.float32]:
         """Embed one or many cines, (B, D) float32."""
         encoder, pipeline = self._module("cmr"), self.weights.cmr_pipeline
         assert pipeline is not None
-        cines = [cine] if isinstance(cine, Cine) else list(cine)
+        cines = list(cine) if isinstance(cine, Sequence) else [cine]
         return self._run(encoder, [torch.from_numpy(pipeline(one)).float() / 255.0 for one in cines], batch_size)
 
     def project(self, embedding: NDArray[np.float32], modality: str = "ecg") -> NDArray[np.float32]:
         """Map embeddings (B, D) of a modality into the shared space, (B, P), each of length 1."""
         projection = self._module(f"{modality}_projection")
         return self._run(nn.Sequential(projection, _Unit()), list(torch.from_numpy(embedding)), len(embedding))
-
-    def predict(
-        self,
-        ecg: EcgLike | Sequence[EcgRecording | str | Path],
-        rate_hz: float | None = None,
-        leads: Sequence[str] | None = None,
-        unit: str | None = None,
-    ) -> pd.DataFrame:
-        """Predict all labels of the head from one or many ECGs.
-
-        Args:
-            ecg: As `embed`.
-            rate_hz: As `embed`.
-            leads: As `embed`.
-            unit: As `embed`.
-
-        Returns:
-            One row for each recording and one column for each label: phenotypes in their units, diagnoses as
-            probabilities; `.attrs["units"]` maps columns to units ("probability" for diagnoses).
-        """
-        import pandas as pd
-
-        embedding = torch.from_numpy(self.embed(ecg, rate_hz, leads, unit)).to(self.device)
-        values = self.predict_from(embedding)
-        table = pd.DataFrame(values.cpu().numpy(), columns=[label["name"] for label in self.labels])
-        table.attrs["units"] = {
-            label["name"]: "probability" if label["kind"] == "binary" else label["unit"] for label in self.labels
-        }
-        return table
 
     @torch.no_grad()
     def predict_from(self, embedding: Tensor) -> Tensor:
@@ -138,6 +174,95 @@ class LoadedModel:
             embedding = encoder.fc_norm(embedding)
         predicted: Tensor = head.predict(embedding)
         return predicted
+
+    def results(
+        self, verb: Verb, inputs: EcgInputs, options: StreamOptions, chunk: int = _CHUNK, skip: int = 0
+    ) -> Iterator[list[Row | Failed]]:
+        """Give the outputs of `inputs` in chunks, in order: the stream that all other methods read.
+
+        Args:
+            verb: "embed" or "predict".
+            inputs: What to read.
+            options: See `StreamOptions`; its progress is left to the caller.
+            chunk: Items of a chunk.
+            skip: Items at the beginning that are not wanted.
+        """
+        encoder, pipeline = self._module("ecg"), self.weights.ecg_pipeline
+        assert pipeline is not None
+        only = None if options.only_leads is None else canonical_leads(list(options.only_leads))
+        n_samples = int(self.weights.config["ecg"]["n_samples"])
+        cut = Cutter(pipeline, n_samples, options.windows, options.short, only)
+        if verb == "predict":
+            self._module("head")
+        items = (item for number, item in enumerate(inputs) if number >= skip)
+        return stream(items, cut, partial(self._compute, verb, encoder), options, chunk)
+
+    def table_maker(self, verb: Verb, options: StreamOptions, from_cohort: bool) -> TableMaker:
+        """The columns and attributes of this model's tables."""
+        config = self.weights.config
+        about = {
+            "model": config["name"],
+            "sha256": config["sha256"],
+            "provenance": config["provenance"],
+            "windows": options.windows,
+            "aggregate": options.aggregate,
+            "dtype": self.dtype,
+        }
+        predict = verb == "predict"
+        if predict and "head_from" in config:
+            about["head_from"] = config["head_from"]
+        return TableMaker(
+            verb, about, self.labels if predict else (), self.interval if predict else None,
+            options.windows, options.aggregate == "none", from_cohort,
+        )  # fmt: skip
+
+    def _all(
+        self, verb: Verb, ecg: Any, declared: tuple[float | None, Sequence[str] | None, str | None], how: StreamOptions
+    ) -> tuple[EcgInputs, list[Row | Failed]]:
+        rate_hz, leads, unit = declared
+        inputs = EcgInputs(ecg, Declared(rate_hz, None if leads is None else tuple(leads), unit))
+        results: list[Row | Failed] = []
+        with counting(how.progress, "embedding" if verb == "embed" else "predicting") as tell:
+            done = 0
+            for part in self.results(verb, inputs, how, 4 * how.batch_size if how.progress else _CHUNK):
+                results += part
+                done += len({id(one.item) for one in part})
+                tell(done, inputs.total)
+        failed = [one for one in results if isinstance(one, Failed)]
+        if failed and (inputs.single or len(failed) == len(results)):
+            if inputs.single:
+                raise failed[0].error
+            raise ValueError(
+                f"none of {len(failed)} recordings could be used; {failed[0].item.name}: {failed[0].error}"
+            )
+        warn_of_gaps(results)
+        return inputs, results
+
+    def _table(self, verb: Verb, ecg: Any, declared: Any, how: StreamOptions) -> pd.DataFrame:
+        inputs, results = self._all(verb, ecg, declared, how)
+        maker = self.table_maker(verb, how, inputs.from_cohort)
+        table = maker.frame([one for one in results if isinstance(one, Row)])
+        table.attrs["failed"] = ledger([one for one in results if isinstance(one, Failed)])
+        table.attrs["ignored"] = dict(inputs.ignored)
+        return table
+
+    @torch.no_grad()
+    def _compute(self, verb: Verb, encoder: nn.Module, ecg_BLT: Tensor, leads: tuple[str, ...]) -> Tensor:
+        """Embeddings (B, D) or predictions (B, K) of windows that have the same leads."""
+        ecg_BLT = ecg_BLT.to(self.device)
+        with self._autocast():
+            if len(leads) == len(LEADS):
+                embedding = encoder(ecg_BLT)
+            else:
+                keep = visible_patches(encoder, leads).to(self.device)
+                embedding = encoder(ecg_BLT, keep=keep.expand(len(ecg_BLT), -1))
+        embedding = embedding.float()
+        return embedding if verb == "embed" else self.predict_from(embedding)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _module(self, name: str) -> nn.Module:
         modules = self.weights.modules
@@ -162,38 +287,3 @@ class _Unit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.normalize(x, dim=-1)
-
-
-def _recordings(
-    ecg: EcgLike | Sequence[EcgRecording | str | Path],
-    rate_hz: float | None,
-    leads: Sequence[str] | None,
-    unit: str | None,
-) -> list[EcgRecording]:
-    if isinstance(ecg, EcgRecording):
-        return [ecg]
-    if isinstance(ecg, str | Path):
-        from ecgcmr.ecg.readers import open_ecg
-
-        return [open_ecg(ecg)]
-    if isinstance(ecg, np.ndarray):
-        return _from_array(ecg, rate_hz, leads, unit)
-    return [recording for one in ecg for recording in _recordings(one, rate_hz, leads, unit)]
-
-
-def _from_array(
-    ecg: NDArray[Any], rate_hz: float | None, leads: Sequence[str] | None, unit: str | None
-) -> list[EcgRecording]:
-    absent = [name for name, value in (("rate_hz", rate_hz), ("leads", leads), ("unit", unit)) if value is None]
-    if absent or rate_hz is None or leads is None or unit is None:
-        raise ValueError(
-            f"an array does not say what it holds: give {', '.join(absent)}, for instance "
-            'rate_hz=500, leads=["I", "II", ...], unit="mV"'
-        )
-    if ecg.ndim not in (2, 3):
-        raise ValueError(f"the array has shape {ecg.shape}, expected (leads, time) or (recordings, leads, time)")
-    names = tuple(canonical_lead(name) for name in leads)
-    lost = unit == "z"
-    samples = ecg.astype(np.float32) * np.float32(1.0 if lost else millivolts_per_unit(unit))
-    batch = samples[None] if samples.ndim == 2 else samples
-    return [EcgRecording(one, float(rate_hz), names, "z" if lost else "mV") for one in batch]

@@ -8,17 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ecgcmr.models.cmr import build_cmr_encoder
 from ecgcmr.models.ecg_mae import EcgDecoder
 from ecgcmr.models.ecg_vit import EcgViT
 from ecgcmr.models.heads import PredictionHead
 from ecgcmr.models.positions import interpolate_table
 from ecgcmr.models.projection import ProjectionHead
 
+
+def _cmr_encoder(config: dict[str, Any]) -> nn.Module:
+    # timm and torchvision take longer to import than an ECG takes to embed: only who builds a CMR encoder pays
+    from ecgcmr.models.cmr import build_cmr_encoder
+
+    return build_cmr_encoder(config)
+
+
 BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "ecg_vit": EcgViT,
     "ecg_decoder": EcgDecoder,
-    "cmr_encoder": build_cmr_encoder,
+    "cmr_encoder": _cmr_encoder,
     "projection_head": ProjectionHead.from_config,
     "prediction_head": PredictionHead,
 }
