@@ -1,0 +1,57 @@
+"""int8 weights for an ONNX transformer: smaller, faster where the processor has integer dot products, and not exact.
+
+Products with constant weights are computed in integers: weights symmetric per output channel, activations asymmetric
+per tensor with a range taken from the data at hand ("dynamic"; arXiv 1712.05877, 2004.09602).
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+
+def quantize(data: bytes) -> bytes:
+    """Quantise the matrix products of an ONNX model that have constant weights.
+
+    Only `MatMul` is touched: patch embedding, attention and feed-forward layers. The scores of attention have no
+    constant factor, and the head (`Gemm`) stays exact, as its cost is nothing. Weights take 7 bits (`reduce_range`),
+    because on processors without VNNI the sum of two products of 8 bits overflows 16 bits and saturates silently: the
+    same file must give the same numbers everywhere.
+
+    Args:
+        data: A float32 model.
+
+    Returns:
+        The quantised model.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model = onnx.load_from_string(data)
+    # The quantiser rewrites every Gemm as MatMul first; by name they are kept out.
+    kept = [node.name for node in model.graph.node if node.op_type == "Gemm"]
+    root = logging.getLogger()
+    level = root.level
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        try:
+            root.setLevel(logging.ERROR)  # it advises a preparation that the exporter has already done
+            quantize_dynamic(
+                model,
+                path,
+                op_types_to_quantize=["MatMul"],
+                per_channel=True,
+                reduce_range=True,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=kept,
+            )
+        finally:
+            root.setLevel(level)
+        small = onnx.load(path)
+    small.doc_string = model.doc_string
+    del small.metadata_props[:]
+    small.metadata_props.extend(model.metadata_props)
+    small.metadata_props.add(key="quantization", value="int8 dynamic, MatMul, per channel, 7 bits")
+    result: bytes = small.SerializeToString(deterministic=True)
+    return result
