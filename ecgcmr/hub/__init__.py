@@ -11,18 +11,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ecgcmr.hub.expected import verify_weights
     from ecgcmr.hub.model import LoadedModel, load_model
+    from ecgcmr.hub.onnx_export import export_onnx
+    from ecgcmr.hub.onnx_model import OnnxModel
+    from ecgcmr.hub.program_export import export_program
     from ecgcmr.hub.weights import Weights, load_weights, save_weights
 
 _WHERE = {
     "LoadedModel": "model",
+    "OnnxModel": "onnx_model",
     "Weights": "weights",
+    "export_onnx": "onnx_export",
+    "export_program": "program_export",
     "load_model": "model",
     "load_weights": "weights",
     "save_weights": "weights",
     "verify_weights": "expected",
 }
 
-__all__ = ["LoadedModel", "Weights", "load_model", "load_weights", "save_weights", "verify_weights"]
+__all__ = [
+    "LoadedModel",
+    "OnnxModel",
+    "Weights",
+    "export_onnx",
+    "export_program",
+    "load_model",
+    "load_weights",
+    "save_weights",
+    "verify_weights",
+]
 
 
 def __getattr__(name: str) -> Any:

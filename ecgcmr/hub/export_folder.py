@@ -104,6 +104,7 @@ def write_export(
         **card_fields(weights),
         "graphs": graphs,
         "labels": config["labels"],
+        "head_options": dict(config.get("head_options") or {}),
         "weights_sha256": config["sha256"],
         "ecgcmr_version": ecgcmr.__version__,
         "made_by": dict(tools),

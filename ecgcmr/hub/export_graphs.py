@@ -27,6 +27,9 @@ PARITY = 1e-4
 PARITY_BATCHES = (1, 2, 7)
 _SEED = 20
 
+# Options of a head: the first changes what the graph computes, the others are about its outputs and travel beside it.
+_READ_BY_GRAPH, _BESIDE = {"double_fc_norm"}, {"interval", "optimal_threshold"}
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -219,7 +222,7 @@ def _ecg_shape(encoder: Any) -> tuple[int, int]:
 
 def _double_fc_norm(weights: Weights) -> bool:
     options: Mapping[str, Any] = weights.config.get("head_options") or {}
-    unknown = set(options) - {"double_fc_norm"}
+    unknown = set(options) - _READ_BY_GRAPH - _BESIDE
     if unknown:
         raise ValueError(
             f"{weights.folder / 'config.json'}: head_options {sorted(unknown)} are not known to the export, "

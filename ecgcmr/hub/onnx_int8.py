@@ -29,8 +29,8 @@ def quantize(data: bytes) -> bytes:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load_from_string(data)
-    # The quantiser rewrites every Gemm as MatMul first; by name they are kept out.
-    kept = [node.name for node in model.graph.node if node.op_type == "Gemm"]
+    # The quantiser rewrites every Gemm as NAME_MatMul first; by name they are kept out.
+    kept = [f"{node.name}_MatMul" for node in model.graph.node if node.op_type == "Gemm"]
     root = logging.getLogger()
     level = root.level
     with tempfile.TemporaryDirectory() as folder:

@@ -10,12 +10,13 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ecgcmr.cmr.preprocessing import CmrPipeline
+from ecgcmr.ecg.leads import LEADS
 from ecgcmr.ecg.preprocessing import EcgPipeline
 from ecgcmr.hub.export_folder import EXPORT, read_export, read_graph_file
 from ecgcmr.hub.reading import read_json
@@ -123,6 +124,27 @@ class OnnxModel:
     def predict(self, ecg_BLT: ArrayLike, batch_size: int = 64) -> NDArray[np.float32]:
         """Predict (B, K) from prepared ECGs, in the order of `labels`: probabilities and original units."""
         return self._run("predict", ecg_BLT, batch_size)
+
+    def compute(
+        self, verb: Literal["embed", "predict"], ecg_BLT: ArrayLike, leads: Sequence[str] = LEADS
+    ) -> NDArray[np.float32]:
+        """Compute windows that have the same leads, as the stream of `LoadedModel` gives them.
+
+        Args:
+            verb: "embed" for (B, D), "predict" for (B, K).
+            ecg_BLT: As `encode`.
+            leads: Leads that are there.
+
+        Raises:
+            ValueError: As `encode`; or if a lead is absent: an exported graph reads all of them.
+        """
+        absent = [lead for lead in LEADS if lead not in leads]
+        if absent:
+            raise ValueError(
+                f"an exported graph reads all twelve leads and {', '.join(absent)} {'is' if len(absent) == 1 else 'are'} "
+                "absent; load the weights folder itself"
+            )
+        return self.encode(ecg_BLT) if verb == "embed" else self.predict(ecg_BLT)
 
     def _run(self, graph: str, inputs: ArrayLike, batch_size: int) -> NDArray[np.float32]:
         entry = self._entry(graph)
