@@ -71,9 +71,9 @@ class ModelTable(tuple[ModelEntry, ...]):
     def rows(self) -> list[dict[str, Any]]:
         """Give what a table on a screen has room for."""
         rows = [{name: getattr(entry, name) for name in _SHOWN} for entry in self]
-        return [
-            {**row, "parameters": f"{row['parameters']:,}", "bytes": f"{row['bytes'] / 1e6:.1f} MB"} for row in rows
-        ]
+        for row in rows:
+            row |= {"parameters": f"{row['parameters'] / 1e6:.2f} M", "bytes": f"{row['bytes'] / 1e6:.1f} MB"}
+        return rows
 
     def to_json(self) -> str:
         """Give all fields as JSON."""

@@ -23,7 +23,8 @@ def build_index(place: Path) -> dict[str, Any]:
 
     Returns:
         The content of index.json: name, stage, license, provenance, format_version, dtype and parameters of each
-        folder, with size [bytes] and sha256 of each file.
+        folder, with size and sha256 of each file. Sizes are in megabytes, exact to the byte: an integer of seven
+        digits must not stand in a tracked file, where it could be the number of a subject.
 
     Raises:
         FileNotFoundError: If the place does not exist, or a folder lacks a file.
@@ -106,9 +107,10 @@ def _entry(folder: Path) -> dict[str, Any]:
         "provenance": model.provenance,
         "format_version": config.get("format_version"),
         "dtype": model.dtype,
-        "parameters": model.parameters,
+        "parameters_millions": model.parameters / 1e6,
         "files": [
-            {"name": name, "bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in FILES
+            {"name": name, "megabytes": (folder / name).stat().st_size / 1e6, "sha256": _sha256(folder / name)}
+            for name in FILES
         ],
     }
 
