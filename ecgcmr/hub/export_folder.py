@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ecgcmr
-from ecgcmr.hub.folder import recover, write_folder
+from ecgcmr.hub.folder import restore, write_folder
 from ecgcmr.hub.reading import check_place, read_json
 
 if TYPE_CHECKING:
@@ -31,13 +31,15 @@ def check_target(folder: Path, weights_folder: Path, force: bool) -> None:
     Raises:
         FileExistsError: If there is something at `folder`.
     """
-    recover(folder)
+    restore(folder)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if folder.resolve() == weights_folder.resolve() or not (folder / EXPORT).is_file():
         raise FileExistsError(f"{folder} exists and is no earlier export; choose another folder")
     if not force:
-        raise FileExistsError(f"{folder} holds an earlier export; use force (--force) to replace it, with all its graphs")
+        raise FileExistsError(
+            f"{folder} holds an earlier export; use force (--force) to replace it, with all its graphs"
+        )
 
 
 def graph_entry(weights: Weights, graph: Graph) -> dict[str, Any]:
@@ -133,7 +135,7 @@ def read_export(folder: Path, format_name: str) -> dict[str, Any]:
         FileNotFoundError: If the folder or one of its files is missing.
         ValueError: If it is of another format or version, or lacks a field.
     """
-    recover(folder)
+    restore(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no exported folder there")
     absent = [name for name in SIDE_FILES if not (folder / name).is_file()]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ecgcmr.hub.expected import RECIPE, synthetic_cine, synthetic_recording
+from ecgcmr.hub.expected import RECIPE, recipe_inputs
 from ecgcmr.hub.weights import Weights, load_weights
 
 PARITY = 1e-4
@@ -135,12 +135,8 @@ def build_graphs(weights: Weights, what: Sequence[str] | None = None) -> list[Gr
 
 def recipe_input(weights: Weights, graph: Graph) -> Tensor:
     """Give the input (1, ...) of expected.json for a graph: the recipe, through the pipeline of the weights."""
-    if graph.modality == "ecg":
-        assert weights.ecg_pipeline is not None, "an ECG module does not load without its pipeline"
-        ecg = weights.ecg_pipeline(synthetic_recording())[None]
-        return torch.from_numpy(np.ascontiguousarray(ecg[..., : graph.input_shape[-1]]))
-    assert weights.cmr_pipeline is not None, "a CMR module does not load without its pipeline"
-    return torch.from_numpy(weights.cmr_pipeline(synthetic_cine()))[None].float() / 255.0
+    inputs = recipe_inputs(weights.modules, weights.ecg_pipeline, weights.cmr_pipeline, weights.config)
+    return inputs[graph.modality].contiguous()
 
 
 def measure_parity(

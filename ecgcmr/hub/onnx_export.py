@@ -10,7 +10,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 import ecgcmr
 from ecgcmr.hub.export_folder import NOTICE, card_fields, check_target, graph_entry, write_export
 from ecgcmr.hub.export_graphs import Graph, as_weights, build_graphs, measure_parity, recipe_input, run_module
-from ecgcmr.hub.onnx_model import open_session
+from ecgcmr.hub.onnx_model import open_session, require_extra
 from ecgcmr.hub.weights import Weights
 
 OPSET = 18
@@ -55,14 +54,13 @@ def export_onnx(
         The folder: NAME.onnx (and NAME.int8.onnx), export.json, preprocess.json, expected.json, README.md.
 
     Raises:
-        ImportError: If the extra is not installed.
         FileNotFoundError: As `load_weights`.
         FileExistsError: If `out_dir` holds something.
-        ValueError: As `load_weights`; for a graph that is not offered or cannot be exported; or if a graph differs
+        ValueError: If the extra `onnx` is not installed; as `load_weights`; for a graph that is not offered or cannot be exported; or if a graph differs
             from the weights by 1e-4 or more (regression outputs: in standard deviations of the label). Nothing
             stays behind.
     """
-    require("onnx", "onnxscript", "onnxruntime")
+    require_extra("onnx", "onnxscript", "onnxruntime")
     weights, folder = as_weights(source), Path(out_dir).expanduser()
     graphs = build_graphs(weights, what)
     check_target(folder, weights.folder, force)
@@ -138,17 +136,6 @@ def strip_traces(message: Any) -> None:
             continue
         for part in [value] if hasattr(value, "ListFields") else value:
             strip_traces(part)
-
-
-def require(*packages: str) -> None:
-    """Say which extra is missing.
-
-    Raises:
-        ImportError: Naming the packages and how to get them.
-    """
-    absent = [name for name in packages if find_spec(name) is None]
-    if absent:
-        raise ImportError(f"{', '.join(absent)} not installed: pip install 'ecgcmr[onnx]'")
 
 
 def _runner(data: bytes, graph: Graph) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +21,7 @@ from ecgcmr.ecg.leads import LEADS
 from ecgcmr.ecg.preprocessing import EcgPipeline
 from ecgcmr.hub.export_folder import EXPORT, read_export, read_graph_file
 from ecgcmr.hub.reading import read_json
+from ecgcmr.hub.source import resolve_source
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -75,23 +77,25 @@ class OnnxModel:
         """Open a folder that `export_onnx` wrote; graphs are read at first use.
 
         Args:
-            source: `local-dir:PATH` or a path.
+            source: `local-dir:PATH`, a path, or a name in the cache (`ecgcmr.hub.source`).
             int8: Use the int8 files of ECG graphs.
             threads: Threads of one product; None for all cores.
             providers: Execution providers of onnxruntime, in order of preference.
 
         Raises:
-            ImportError: If onnxruntime is not installed.
-            FileNotFoundError, ValueError: If the folder is incomplete, broken, or has no int8 files.
+            FileNotFoundError, ValueError: If onnxruntime is not installed, or the folder is incomplete, broken, or has
+                no int8 files.
         """
-        _require_runtime()
+        require_extra("onnxruntime")
         self.spec = read_spec(source)
         self.int8 = int8
         self._threads, self._providers = threads, tuple(providers)
         self._sessions: dict[str, InferenceSession] = {}
         self._lock = threading.Lock()
         if int8 and not any("int8" in entry for entry in self.spec.graphs.values()):
-            raise ValueError(f"{self.spec.folder} has no int8 graphs; write them with: ecgcmr weights export ... --int8")
+            raise ValueError(
+                f"{self.spec.folder} has no int8 graphs; write them with: ecgcmr weights export ... --int8"
+            )
 
     def __repr__(self) -> str:
         return f"OnnxModel({self.spec.name!r}, {', '.join(self.spec.graphs)}{', int8' if self.int8 else ''})"
@@ -191,7 +195,9 @@ class OnnxModel:
                 try:
                     self._sessions[graph] = open_session(data, self._threads, self._providers)
                 except RuntimeError as error:
-                    raise ValueError(f"{self.spec.folder / part['file']}: onnxruntime cannot read it ({error})") from error
+                    raise ValueError(
+                        f"{self.spec.folder / part['file']}: onnxruntime cannot read it ({error})"
+                    ) from error
             return self._sessions[graph]
 
 
@@ -228,8 +234,7 @@ def read_spec(source: str | Path) -> ExportSpec:
     Raises:
         FileNotFoundError, ValueError: If the folder is incomplete, broken, or of another format.
     """
-    text = str(source)
-    folder = Path(text.removeprefix("local-dir:")).expanduser()
+    folder = resolve_source(source)
     about = read_export(folder, FORMAT)
     preprocess = read_json(folder / "preprocess.json")
     graphs = {str(name): _checked_entry(folder, str(name), entry) for name, entry in about["graphs"].items()}
@@ -266,8 +271,12 @@ def _checked_entry(folder: Path, name: str, entry: Any) -> dict[str, Any]:
     return found
 
 
-def _require_runtime() -> None:
-    from importlib.util import find_spec
+def require_extra(*packages: str) -> None:
+    """Say which extra is missing.
 
-    if find_spec("onnxruntime") is None:
-        raise ImportError("onnxruntime not installed: pip install 'ecgcmr[onnx]'")
+    Raises:
+        ValueError: Naming the packages that are not installed and how to get them.
+    """
+    absent = [name for name in packages if find_spec(name) is None]
+    if absent:
+        raise ValueError(f"ONNX needs {', '.join(absent)}, which is not installed: pip install 'ecgcmr[onnx]'")
