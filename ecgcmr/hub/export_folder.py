@@ -191,8 +191,9 @@ def render_readme(weights: Weights, format_name: str, graphs: Mapping[str, Mappi
         inside, outside = entry["input"], entry["output"]
         lines.append(f"| {name} | {files} | {inside['name']} {_shape(inside)} | {outside['name']} {_shape(outside)} |")
     lines += [
-        "", "Inputs must be prepared as `preprocess.json` says; `export.json` has names, units, digests and how far each",
-        "graph is from the weights. The card of the weights follows; its commands are about the weights folder.", "",
+        "", "Inputs must be prepared as `preprocess.json` says; `export.json` has names, units, digests and how far",
+        "each graph is from the weights. The card of the weights follows; its commands are about the weights folder.",
+        "",
         "---", "", card,
     ]  # fmt: skip
     return "\n".join(lines)

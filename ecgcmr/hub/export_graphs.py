@@ -69,6 +69,7 @@ class Tower(nn.Module):
         self.projection = projection
 
     def forward(self, x: Tensor) -> Tensor:
+        """Embed or project."""
         embedding: Tensor = self.encoder(x)
         return embedding if self.projection is None else functional.normalize(self.projection(embedding), dim=-1)
 
@@ -83,6 +84,7 @@ class Predictor(nn.Module):
         self.double_fc_norm = double_fc_norm
 
     def forward(self, ecg: Tensor) -> Tensor:
+        """Predict."""
         embedding = self.encoder(ecg)
         if self.double_fc_norm:
             embedding = self.encoder.fc_norm(embedding)
@@ -171,8 +173,8 @@ def measure_parity(
     worst = max(scaled, key=lambda name: scaled[name] if np.isfinite(scaled[name]) else np.inf)
     if not scaled[worst] < PARITY:
         raise ValueError(
-            f"{weights.folder}: {graph.name} differs by {scaled[worst]:.2g} from the weights after the export ({worst}; "
-            f"allowed below {PARITY:g}); nothing was written"
+            f"{weights.folder}: {graph.name} differs by {scaled[worst]:.2g} from the weights after the export "
+            f"({worst}; allowed below {PARITY:g}); nothing was written"
         )
     return {
         "max_abs_difference": scaled[worst],

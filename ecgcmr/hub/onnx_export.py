@@ -56,9 +56,9 @@ def export_onnx(
     Raises:
         FileNotFoundError: As `load_weights`.
         FileExistsError: If `out_dir` holds something.
-        ValueError: If the extra `onnx` is not installed; as `load_weights`; for a graph that is not offered or cannot be exported; or if a graph differs
-            from the weights by 1e-4 or more (regression outputs: in standard deviations of the label). Nothing
-            stays behind.
+        ValueError: If the extra `onnx` is not installed; as `load_weights`; for a graph that is not offered or cannot
+            be exported; or if a graph differs from the weights by 1e-4 or more (regression outputs: in standard
+            deviations of the label). Nothing stays behind.
     """
     require_extra("onnx", "onnxscript", "onnxruntime")
     weights, folder = as_weights(source), Path(out_dir).expanduser()
@@ -109,8 +109,8 @@ def to_onnx(graph: Graph, weights: Weights) -> bytes:
     except torch.onnx.OnnxExporterError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"{weights.folder}: {graph.name} cannot be exported to ONNX: a module of {_kinds(graph)} is not supported by "
-            f"torch {torch.__version__} ({reason}); leave {graph.name} out"
+            f"{weights.folder}: {graph.name} cannot be exported to ONNX: a module of {_kinds(graph)} is not supported "
+            f"by torch {torch.__version__} ({reason}); leave {graph.name} out"
         ) from error
     finally:
         graph.module.eval()  # the exporter may leave a wrapper in training mode: stochastic depth, batch statistics

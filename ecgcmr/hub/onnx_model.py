@@ -145,8 +145,8 @@ class OnnxModel:
         absent = [lead for lead in LEADS if lead not in leads]
         if absent:
             raise ValueError(
-                f"an exported graph reads all twelve leads and {', '.join(absent)} {'is' if len(absent) == 1 else 'are'} "
-                "absent; load the weights folder itself"
+                f"an exported graph reads all twelve leads, but not there: {', '.join(absent)}; load the weights "
+                "folder itself"
             )
         return self.encode(ecg_BLT) if verb == "embed" else self.predict(ecg_BLT)
 
@@ -216,11 +216,10 @@ def open_session(
     """
     import onnxruntime
 
-    absent = [name for name in providers if name not in onnxruntime.get_available_providers()]
+    here = onnxruntime.get_available_providers()
+    absent = [name for name in providers if name not in here]
     if absent:
-        raise ValueError(
-            f"onnxruntime has no provider {', '.join(absent)}; it has {', '.join(onnxruntime.get_available_providers())}"
-        )
+        raise ValueError(f"onnxruntime has no provider {', '.join(absent)}; it has {', '.join(here)}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; they are raised anyway
     if threads is not None:

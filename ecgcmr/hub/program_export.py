@@ -25,8 +25,8 @@ def export_program(
 ) -> Path:
     """Export weights as programs of torch.export, with a dynamic batch.
 
-    `torch.export.load("NAME.pt2").module()` gives a module that needs torch alone. Each program is saved, loaded again and
-    compared with the weights before anything is written.
+    `torch.export.load("NAME.pt2").module()` gives a module that needs torch alone. Each program is saved, loaded again
+    and compared with the weights before anything is written.
 
     Args:
         source: As `load_weights`, or weights already loaded; their modules stay as they are.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def test_program__equals_the_modules_for_any_batch(written: tuple[Weights, Path]
 def test_program__names_no_machine_and_says_what_it_is(written: tuple[Weights, Path]) -> None:
     folder = written[1]
     root = Path(ecgcmr.__file__).parents[1]
-    places = [str(root), str(Path.home()), os.path.dirname(torch.__file__), "site-packages", ".py"]
+    places = [str(root), str(Path.home()), str(Path(torch.__file__).parent), "site-packages", ".py"]
     for path in folder.glob("*.pt2"):
         archive = zipfile.ZipFile(path)
         for name in archive.namelist():
