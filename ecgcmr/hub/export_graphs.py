@@ -129,8 +129,8 @@ def build_graphs(weights: Weights, what: Sequence[str] | None = None) -> list[Gr
             raise ValueError(f"{weights.folder}: no graph {name!r} in these weights; they offer {', '.join(names)}")
     if not asked:
         raise ValueError(
-            f"{weights.folder}: nothing to export: {', '.join(weights.modules)} make no graph of encoder, encoder and "
-            "projection, or encoder and head"
+            f"{weights.folder}: nothing to export: the modules {', '.join(weights.modules)} make no graph of encoder, "
+            "encoder and projection, or encoder and head"
         )
     return [_build(weights, name) for name in asked]
 

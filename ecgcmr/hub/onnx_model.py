@@ -194,7 +194,9 @@ class OnnxModel:
                 data = read_graph_file(self.spec.folder, part)
                 try:
                     self._sessions[graph] = open_session(data, self._threads, self._providers)
-                except RuntimeError as error:
+                except ValueError:
+                    raise
+                except Exception as error:  # its own types, which share no base
                     raise ValueError(
                         f"{self.spec.folder / part['file']}: onnxruntime cannot read it ({error})"
                     ) from error

@@ -198,7 +198,7 @@ def test_export__refuses_by_name(exported: tuple[Weights, Path], tmp_path: Path)
     with pytest.raises(ValueError, match="int8 is offered for ECG graphs only, and cmr is none"):
         onnx_export.export_onnx(weights, out, ["cmr"], int8=True)
     bare = replace(weights, modules={"head": weights.modules["head"]})
-    with pytest.raises(ValueError, match="nothing to export: head make"):
+    with pytest.raises(ValueError, match="nothing to export: the modules head make"):
         onnx_export.export_onnx(bare, out)
     odd = replace(weights, config={**weights.config, "head_options": {"temperature": 2.0}})
     with pytest.raises(ValueError, match=r"head_options \['temperature'\] are not known to the export"):

@@ -80,7 +80,7 @@ def test_int8__quantises_the_encoder_and_nothing_else(exported: tuple[Weights, P
     head = weights.modules["head"].layers[0].weight.detach().numpy()  # type: ignore[index,union-attr]
     kept = [onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
     assert any(np.array_equal(x, head) or np.array_equal(x.T, head) for x in kept if x.ndim == 2)
-    assert len(model.SerializeToString()) < 0.6 * len(exact.SerializeToString())
+    assert len(model.SerializeToString()) < 0.8 * len(exact.SerializeToString())
     assert {p.key: p.value for p in model.metadata_props}["quantization"].startswith("int8 dynamic")
 
 
