@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import tempfile
 from pathlib import Path
+from typing import Any
 
 
 def quantize(data: bytes) -> bytes:
     """Quantise the matrix products of an ONNX model that have constant weights.
 
-    Only `MatMul` is touched: patch embedding, attention and feed-forward layers. The scores of attention have no
-    constant factor, and the head (`Gemm`) stays exact, as its cost is nothing. Weights take 7 bits (`reduce_range`),
+    Only `MatMul` is touched: attention and feed-forward layers. What reads the signal itself (the patch embedding)
+    stays exact: its range is set by the largest artefact of the batch, which would cost all other rows their
+    resolution. So does the head (`Gemm`), as its cost is nothing. Weights take 7 bits (`reduce_range`),
     because on processors without VNNI the sum of two products of 8 bits overflows 16 bits and saturates silently: the
     same file must give the same numbers everywhere.
 
@@ -31,6 +33,7 @@ def quantize(data: bytes) -> bytes:
     model = onnx.load_from_string(data)
     # The quantiser rewrites every Gemm as NAME_MatMul first; by name they are kept out.
     kept = [f"{node.name}_MatMul" for node in model.graph.node if node.op_type == "Gemm"]
+    kept += _reads_the_signal(model)
     root = logging.getLogger()
     level = root.level
     with tempfile.TemporaryDirectory() as folder:
@@ -55,3 +58,15 @@ def quantize(data: bytes) -> bytes:
     small.metadata_props.add(key="quantization", value="int8 dynamic, MatMul, per channel, 7 bits")
     result: bytes = small.SerializeToString(deterministic=True)
     return result
+
+
+def _reads_the_signal(model: Any) -> list[str]:
+    """Names of the products whose factor is the input of the graph, or a view of it."""
+    views = {value.name for value in model.graph.input}
+    found = []
+    for node in model.graph.node:  # sorted: a tensor is made before it is used
+        if node.op_type in ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"):
+            views |= set(node.output) if node.input[0] in views else set()
+        elif node.op_type == "MatMul" and node.input[0] in views:
+            found.append(node.name)
+    return found
