@@ -36,6 +36,9 @@ def check_target(folder: Path, weights_folder: Path, force: bool) -> None:
         return
     if folder.resolve() == weights_folder.resolve() or not (folder / EXPORT).is_file():
         raise FileExistsError(f"{folder} exists and is no earlier export; choose another folder")
+    others = [p.name for p in folder.iterdir() if p.name not in SIDE_FILES and p.suffix not in (".onnx", ".pt2")]
+    if others:
+        raise FileExistsError(f"{folder} holds {', '.join(sorted(others)[:3])} beside an export, which would be lost")
     if not force:
         raise FileExistsError(
             f"{folder} holds an earlier export; use force (--force) to replace it, with all its graphs"

@@ -271,6 +271,10 @@ def test_export__replaces_nothing_but_an_earlier_export(
         onnx_export.export_onnx(weights, weights.folder, ["ecg"], force=True)
     earlier = tmp_path / "earlier"
     shutil.copytree(folder, earlier)
+    (earlier / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"holds notes\.txt beside an export"):
+        onnx_export.export_onnx(weights, earlier, ["ecg"], force=True)
+    (earlier / "notes.txt").unlink()
     with pytest.raises(FileExistsError, match="--force"):
         onnx_export.export_onnx(weights, earlier, ["ecg"])
     assert (earlier / "predict.onnx").exists()
