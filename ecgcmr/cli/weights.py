@@ -1,4 +1,4 @@
-"""Commands about weights folders: list, show, verify, index, pack, push. Parsing and printing only."""
+"""Commands about weights folders: list, show, verify, index, pack, push, export. Parsing and printing only."""
 
 from __future__ import annotations
 
@@ -125,3 +125,23 @@ def push(
         typer.echo(f"problem: {problem}", err=True)
     if plan.problems:
         raise typer.Exit(EXIT_WRONG_INPUT)
+
+
+@weights_app.command()
+def export(
+    source: Annotated[str, typer.Argument(help=SOURCE_HELP)],
+    out: Annotated[Path, typer.Option("--out", help="The new folder.")],
+    format_: Annotated[str, typer.Option("--format", help="onnx, or program for torch.export.")] = "onnx",
+    what: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated: ecg,cmr,ecg_projection,cmr_projection,predict. All when left out."),
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="ECG graphs in int8 as well (onnx only; not exact).")] = False,
+    force: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
+) -> None:
+    """Write encoders, projections and predictions as ONNX or torch.export graphs, if they agree with the weights."""
+    with user_errors():
+        from ecgcmr.hub.exporting import export_weights
+
+        done = export_weights(source, out, format_, what.split(",") if what else None, int8, force)
+    typer.echo("\n".join(done.lines()))

@@ -12,14 +12,20 @@ if TYPE_CHECKING:
     from ecgcmr.hub.catalogue import list_models
     from ecgcmr.hub.expected import verify_weights
     from ecgcmr.hub.model import LoadedModel, load_model
+    from ecgcmr.hub.onnx_export import export_onnx
+    from ecgcmr.hub.onnx_model import OnnxModel
     from ecgcmr.hub.pack import pack
+    from ecgcmr.hub.program_export import export_program
     from ecgcmr.hub.push import plan_push, push
     from ecgcmr.hub.source import resolve_source
     from ecgcmr.hub.weights import Weights, load_weights, save_weights
 
 _WHERE = {
     "LoadedModel": "model",
+    "OnnxModel": "onnx_model",
     "Weights": "weights",
+    "export_onnx": "onnx_export",
+    "export_program": "program_export",
     "list_models": "catalogue",
     "load_model": "model",
     "load_weights": "weights",
@@ -32,9 +38,21 @@ _WHERE = {
 }
 
 __all__ = [
-    "LoadedModel", "Weights", "list_models", "load_model", "load_weights", "pack", "plan_push", "push",
-    "resolve_source", "save_weights", "verify_weights",
-]  # fmt: skip
+    "LoadedModel",
+    "OnnxModel",
+    "Weights",
+    "export_onnx",
+    "export_program",
+    "list_models",
+    "load_model",
+    "load_weights",
+    "pack",
+    "plan_push",
+    "push",
+    "resolve_source",
+    "save_weights",
+    "verify_weights",
+]
 
 
 def __getattr__(name: str) -> Any:

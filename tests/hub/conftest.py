@@ -13,7 +13,7 @@ from torch import nn
 
 from ecgcmr.cmr.preprocessing import named_pipeline as cmr_pipeline
 from ecgcmr.ecg.preprocessing import named_pipeline as ecg_pipeline
-from ecgcmr.hub.weights import save_weights
+from ecgcmr.hub.weights import Weights, load_weights, save_weights
 from ecgcmr.models.build import build_module
 
 CARD = {
@@ -69,3 +69,15 @@ def network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name in ("getaddrinfo", "create_connection"):
         monkeypatch.setattr(socket, name, blocked(name))
     return tried
+
+
+@pytest.fixture(scope="session")
+def exported(modules: dict[str, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> tuple[Weights, Path]:
+    """Weights with every kind of graph, and their ONNX folder with int8 files; not to be written to."""
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    from ecgcmr.hub.onnx_export import export_onnx
+
+    place = tmp_path_factory.mktemp("export")
+    pipelines = ecg_pipeline("highpass"), cmr_pipeline("three_frames", size=32)
+    weights = load_weights(save_weights(place / "weights", modules, *pipelines, CARD))
+    return weights, export_onnx(weights, place / "onnx", int8=True)
