@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ecgcmr.models.cmr import build_cmr_encoder
 from ecgcmr.models.ecg_mae import EcgDecoder
 from ecgcmr.models.ecg_vit import EcgViT
-from ecgcmr.models.heads import PredictionHead
+from ecgcmr.models.heads import ClassHead, PredictionHead
 from ecgcmr.models.positions import interpolate_table
 from ecgcmr.models.projection import ProjectionHead
 
@@ -21,6 +21,7 @@ BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "cmr_encoder": build_cmr_encoder,
     "projection_head": ProjectionHead.from_config,
     "prediction_head": PredictionHead,
+    "class_head": ClassHead,
 }
 
 # Layers that another pooling needs and pretraining may not have had.
