@@ -1,0 +1,243 @@
+"""The formats of `ecgcmr weights convert --from`: what each is, its options, and who converts it.
+
+Nothing heavy is imported here; a converter is imported when its format is used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ecgcmr.hub.convert.contract import Converted, Converter
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a format.
+
+    Attributes:
+        default: As it would be typed; "auto" where the file or a table decides.
+        about: What it decides, with the values it takes.
+    """
+
+    default: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Format:
+    """One layout of third-party weights.
+
+    Attributes:
+        converter: "module:function" in this package; the function is a `Converter`.
+        about: One line for people.
+        options: By name.
+        has: Regular expressions, each of which some key of the state dict matches from its begin (for `detect`).
+        lacks: Regular expressions that no key matches.
+    """
+
+    converter: str
+    about: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+    has: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+
+
+_ECG = {
+    "heads": Option(AUTO, "attention heads, which no file holds; auto: from the table of published sizes, else D/64"),
+    "n_samples": Option(AUTO, "input length [samples]; auto: as in the file; else pos_embed is interpolated (bicubic)"),
+    "pipeline": Option("reference", "named ECG pipeline that prepares the input; see `ecgcmr.ecg.preprocessing`"),
+    "rate_hz": Option(AUTO, "sampling rate of the input [Hz]; auto: that of the pipeline"),
+}
+_POSITIONS = {
+    "positions": Option("check", "check: refuse a pos_embed that is not the sin-cos table; keep: take any, with a note")
+}
+_ABOUT_THEM = {
+    "license": Option(AUTO, "license of these weights; auto: that of the code they were trained with"),
+    "provenance": Option(AUTO, "what data they were trained on, for the card; auto: unknown"),
+}
+_AFTER_ALIGNMENT = {
+    **_ECG,
+    "embedding": Option("mean", "mean (of patches, then LayerNorm without weights), pre_norm (mean alone), cls"),
+}
+_MASKED = {
+    **_ECG,
+    **_POSITIONS,
+    "embedding": Option("norm_mean", "norm_mean (norm on all tokens, then mean of patches), cls, mean, pre_norm"),
+}
+_HEAD = {
+    "task": Option(AUTO, "classification (softmax over the outputs) or regression; auto: classification if 2 outputs"),
+    "labels": Option(AUTO, "names of the outputs in order, NAME or NAME:UNIT, by commas"),
+    "mean": Option(AUTO, "regression: means of the training targets, by commas; auto: 0, predictions stay z-scores"),
+    "std": Option(AUTO, "regression: standard deviations of the training targets, by commas; auto: 1"),
+}
+_VIT = (r"cls_token$", r"pos_embed$", r"patch_embed\.proj\.weight$", r"blocks\.0\.attn\.qkv\.weight$")
+_TUNED = (r"fc_norm\.", r"attention_pool\.", r"head\.")
+_PRETRAINING = (r"mask_token$", r"decoder_", r"projector\.", r"predictor\.")
+_IMAGE = (r"(encoder_imaging\.)?0\.weight$", r"(encoder_imaging\.)?7\.2\.conv3\.weight$")
+
+FORMATS: dict[str, Format] = {
+    "signal_encoder_mdm": Format(
+        "turgut_signal:convert_mdm",
+        "oetu/MMCL-ECG-CMR: ECG encoder after masked data modelling",
+        _MASKED,
+        _VIT,
+        _TUNED,
+    ),
+    "signal_encoder_mmcl": Format(
+        "turgut_signal:convert_mmcl",
+        "oetu/MMCL-ECG-CMR: ECG encoder after masked data modelling and alignment with CMR",
+        _AFTER_ALIGNMENT,
+        _VIT,
+        _TUNED + _PRETRAINING,
+    ),
+    "signal_encoder_mmcl_wo_mdm": Format(
+        "turgut_signal:convert_mmcl_wo_mdm",
+        "oetu/MMCL-ECG-CMR: ECG encoder after alignment with CMR alone",
+        _AFTER_ALIGNMENT,
+        _VIT,
+        _TUNED + _PRETRAINING,
+    ),
+    "image_encoder_mmcl": Format(
+        "turgut_image:convert_mmcl", "oetu/MMCL-ECG-CMR: CMR encoder (ResNet-50) after alignment", {}, _IMAGE
+    ),
+    "image_encoder_mmcl_wo_mdm": Format(
+        "turgut_image:convert_mmcl_wo_mdm",
+        "oetu/MMCL-ECG-CMR: CMR encoder (ResNet-50) after alignment, ECGs without masked data modelling",
+        {},
+        _IMAGE,
+    ),
+    "image_encoder_simclr": Format(
+        "turgut_image:convert_simclr", "oetu/MMCL-ECG-CMR: CMR encoder (ResNet-50) after SimCLR alone", {}, _IMAGE
+    ),
+    "mae": Format(
+        "mae:convert_mae",
+        "oetu/mae: raw checkpoint of a masked autoencoder of the ECG, any size, with or without decoder",
+        {
+            **_MASKED,
+            **_ABOUT_THEM,
+            "decoder": Option(AUTO, "auto: keep it where the file has one; drop"),
+            "decoder_heads": Option(AUTO, "attention heads of the decoder; auto: from the table of published sizes"),
+        },
+        _VIT,
+        _TUNED,
+    ),
+    "mae_finetuned": Format(
+        "finetuned:convert_finetuned",
+        "oetu/mae: fine-tuned encoder with its head (attention, mean or cls pooling; fc_norm before the head again)",
+        {**_ECG, **_HEAD, **_ABOUT_THEM},
+        (*_VIT, r"head\.weight$"),
+        _PRETRAINING,
+    ),
+    "eccl": Format(
+        "ding:convert_eccl",
+        "Yukui-1999/ECCL and Yukui-1999/ECG-CMR (CardiacNets): the ECG tower of an alignment checkpoint",
+        {**_ECG, **_ABOUT_THEM, "embedding": Option("cls", "cls (norm, token 0), norm_mean, mean, pre_norm")},
+        tuple(r"ECG_encoder\." + key for key in _VIT),
+    ),
+}
+
+
+def find_format(name: str) -> Format:
+    """Look up a format.
+
+    Raises:
+        ValueError: If there is none of that name; the message has the nearest ones.
+    """
+    if name not in FORMATS:
+        raise ValueError(f"the format {name!r} is unknown; {_near(name, FORMATS)}")
+    return FORMATS[name]
+
+
+def parse_options(name: str, given: Mapping[str, str] | Iterable[str]) -> dict[str, str]:
+    """Complete options by the defaults of a format.
+
+    Args:
+        name: The format.
+        given: By name, or as KEY=VALUE.
+
+    Returns:
+        A value for every option of the format.
+
+    Raises:
+        ValueError: For an option that the format does not have, that is no KEY=VALUE, or that is given twice.
+    """
+    options, pairs = find_format(name).options, []
+    if isinstance(given, Mapping):
+        pairs = list(given.items())
+    else:
+        for text in given:
+            key, equals, value = text.partition("=")
+            if not equals or not value.strip():
+                raise ValueError(f"option {text!r} is no KEY=VALUE")
+            pairs.append((key.strip(), value.strip()))
+    chosen: dict[str, str] = {}
+    for key, value in pairs:
+        if key not in options:
+            what = _near(key, options) if options else "it has none"
+            raise ValueError(f"the format {name!r} has no option {key!r}; {what}")
+        if key in chosen:
+            raise ValueError(f"option {key!r} is given twice: {chosen[key]!r} and {value!r}")
+        chosen[key] = value
+    return {key: chosen.get(key, option.default) for key, option in options.items()}
+
+
+def find_converter(name: str) -> Converter:
+    """Import the converter of a format."""
+    module, _, function = find_format(name).converter.partition(":")
+    converter: Converter = getattr(import_module(f"ecgcmr.hub.convert.{module}"), function)
+    return converter
+
+
+def convert(path: str | Path, name: str, options: Mapping[str, str] | Iterable[str] = ()) -> Converted:
+    """Convert a file of third-party weights.
+
+    Args:
+        path: The file.
+        name: The format; "auto" takes the one that the keys suggest if no other would do.
+        options: By name, or as KEY=VALUE.
+
+    Raises:
+        FileNotFoundError: If there is no file.
+        ValueError: For an unknown format or option, or a file that is not of the format, by key and reason.
+    """
+    path = Path(path)
+    if name == AUTO:
+        name = _only(path, detect(path))
+    chosen = parse_options(name, options)
+    return find_converter(name)(path, chosen)
+
+
+def detect(path: str | Path) -> list[str]:
+    """Give the formats that the keys of a file agree with; which of them it is, keys alone may not tell."""
+    from ecgcmr.hub.convert.state import open_state
+
+    keys = list(open_state(path).stripped("encoder_ecg.").tensors)
+
+    def agrees(one: Format) -> bool:
+        found = [any(re.match(pattern, key) for key in keys) for pattern in one.has]
+        return bool(found) and all(found) and not any(re.match(p, key) for p in one.lacks for key in keys)
+
+    return [name for name, one in FORMATS.items() if agrees(one)]
+
+
+def _only(path: Path, found: list[str]) -> str:
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ValueError(f"{path}: its keys agree with no known format; known: {', '.join(FORMATS)}")
+    raise ValueError(f"{path}: its keys agree with {', '.join(found)}; say which it is with --from")
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    near = get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(names)}"
