@@ -64,6 +64,10 @@ _ABOUT_THEM = {
     "license": Option(AUTO, "license of these weights; auto: that of the code they were trained with"),
     "provenance": Option(AUTO, "what data they were trained on, for the card; auto: unknown"),
 }
+_DECODER = {
+    "decoder": Option(AUTO, "auto: keep it where the file has one; drop"),
+    "decoder_heads": Option(AUTO, "attention heads of the decoder; auto: from the table of published sizes"),
+}
 _AFTER_ALIGNMENT = {
     **_ECG,
     "embedding": Option("mean", "mean (of patches, then LayerNorm without weights), pre_norm (mean alone), cls"),
@@ -88,7 +92,7 @@ FORMATS: dict[str, Format] = {
     "signal_encoder_mdm": Format(
         "turgut_signal:convert_mdm",
         "oetu/MMCL-ECG-CMR: ECG encoder after masked data modelling",
-        _MASKED,
+        {**_MASKED, **_DECODER},
         _VIT,
         _TUNED,
     ),
@@ -121,12 +125,7 @@ FORMATS: dict[str, Format] = {
     "mae": Format(
         "mae:convert_mae",
         "oetu/mae: raw checkpoint of a masked autoencoder of the ECG, any size, with or without decoder",
-        {
-            **_MASKED,
-            **_ABOUT_THEM,
-            "decoder": Option(AUTO, "auto: keep it where the file has one; drop"),
-            "decoder_heads": Option(AUTO, "attention heads of the decoder; auto: from the table of published sizes"),
-        },
+        {**_MASKED, **_DECODER, **_ABOUT_THEM},
         _VIT,
         _TUNED,
     ),
