@@ -143,6 +143,18 @@ FORMATS: dict[str, Format] = {
         {**_ECG, **_ABOUT_THEM, "embedding": Option("cls", "cls (norm, token 0), norm_mean, mean, pre_norm")},
         tuple(r"ECG_encoder\." + key for key in _VIT),
     ),
+    "myoecg": Format(
+        "myoecg:convert_myoecg",
+        "Yukui1999/MyoECG: ECG encoder in the layout of ST-MEM, with its head where it was fine-tuned",
+        {
+            "heads": Option(AUTO, "attention heads, which no file holds; auto: D/64"),
+            "crop": Option("center", "which of the three crops of 9 s the pipeline prepares: start, center or end"),
+            "separator_leads": Option("true", "whether separators carry the embedding of their lead: true or false"),
+            "label": Option("cardiomyopathy", "name of the head's output"),
+            **_ABOUT_THEM,
+        },
+        (r"pos_embedding$", r"sep_embedding$", r"lead_embeddings\.0$", r"block0\.attn\.fn\.to_qkv\.weight$"),
+    ),
 }
 
 
