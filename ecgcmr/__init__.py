@@ -14,6 +14,7 @@ _WHERE = {
     "Cine": "ecgcmr.cmr.cine",
     "Cohort": "ecgcmr.cohort.store",
     "EcgRecording": "ecgcmr.ecg.recording",
+    "list_models": "ecgcmr.hub.catalogue",
     "load_model": "ecgcmr.hub",
     "open_study": "ecgcmr.cmr.readers",
     "read_cine": "ecgcmr.cmr.readers",
@@ -21,7 +22,9 @@ _WHERE = {
 }
 _NAMES = {"read_ecg": "open_ecg", "read_cine": "open_cine"}
 
-__all__ = ["Cine", "Cohort", "EcgRecording", "__version__", "load_model", "open_study", "read_cine", "read_ecg"]
+__all__ = [
+    "Cine", "Cohort", "EcgRecording", "__version__", "list_models", "load_model", "open_study", "read_cine", "read_ecg",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from ecgcmr.cmr.cine import Cine
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from ecgcmr.ecg.readers import open_ecg as read_ecg
     from ecgcmr.ecg.recording import EcgRecording
     from ecgcmr.hub import load_model
+    from ecgcmr.hub.catalogue import list_models
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ecgcmr import __version__
-from ecgcmr.cli import data, labels, privacy, splits
+from ecgcmr.cli import data, labels, privacy, splits, weights
 from ecgcmr.cli.errors import plain_console, user_errors
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ data.register(app)
 labels.register(app)
 privacy.register(data.cohort_app)
 splits.register(data.cohort_app)
+app.add_typer(weights.weights_app, name="weights")
 
 
 def _show_version(wanted: bool) -> None:

@@ -7,8 +7,10 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write_folder(folder: Path, parts: Mapping[str, bytes], if_full: str) -> None:

@@ -13,7 +13,7 @@ from ecgcmr.models.ecg_mae import EcgDecoder
 from ecgcmr.models.ecg_st_vit import EcgStViT
 from ecgcmr.models.ecg_vit import EcgViT
 from ecgcmr.models.ecg_wav2vec import EcgWav2Vec
-from ecgcmr.models.heads import PredictionHead
+from ecgcmr.models.heads import ClassHead, PredictionHead
 from ecgcmr.models.positions import interpolate_table
 from ecgcmr.models.projection import NormProjection, ProjectionHead
 
@@ -26,6 +26,7 @@ BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "projection_head": ProjectionHead.from_config,
     "norm_projection": NormProjection,
     "prediction_head": PredictionHead,
+    "class_head": ClassHead,
 }
 
 # Layers that another pooling needs and pretraining may not have had.

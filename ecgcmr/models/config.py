@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from ecgcmr.models.presets import DECODER_PRESETS, ECG_PRESETS, preset_sizes
 
 LabelKind = Literal["regression", "binary"]
-Pool = Literal["mean", "attention", "cls"]
+Pool = Literal["mean", "attention", "cls", "pre_norm", "norm_mean"]
 
 
 class StrictConfig(BaseModel):
@@ -56,7 +56,8 @@ class EcgEncoderConfig(StrictConfig):
         preset: Name in `ECG_PRESETS`; gives width, depth, heads and patch where these are not set.
         n_samples: Input length in samples; None in a run file (it follows from the data), set in a built module.
         patch: Length of a patch [samples] along time; a patch never spans two leads.
-        pool: mean (patch tokens, then fc_norm), attention (one mean query, then fc_norm) or cls (norm, token 0).
+        pool: mean (patch tokens, then fc_norm), attention (one mean query, then fc_norm), cls (norm, token 0),
+            pre_norm (mean of patch tokens and no norm) or norm_mean (norm on all tokens, then mean of patch tokens).
         drop_path: Stochastic depth of the last block, linear over depth from 0.
         learn_positions: Train the position table, which starts as sin-cos (the reference's alignment stage did).
         norm_eps: Of every LayerNorm.
@@ -218,6 +219,8 @@ class CmrEncoderConfig(StrictConfig):
             a ResNet of half the width.
         channels_last: Memory layout of a timm model's weights and input; faster for convolutions.
         pretrained: Start a timm model from its published weights (needs the network; never in tests).
+        centered: A timm model sees the input mapped from [0, 1] to [-1, 1]; False: as it is, for weights that were
+            trained so elsewhere.
     """
 
     kind: Literal["cmr_encoder"] = "cmr_encoder"
@@ -226,6 +229,7 @@ class CmrEncoderConfig(StrictConfig):
     timm_args: dict[str, Any] = Field(default_factory=dict)
     channels_last: bool = True
     pretrained: bool = False
+    centered: bool = True
     cine: CineConfig = CineConfig()
 
 
@@ -263,6 +267,21 @@ class HeadConfig(StrictConfig):
     in_features: int | None = Field(default=None, gt=0)
     hidden: int | None = Field(default=None, gt=0)
     labels: tuple[HeadLabel, ...] = ()
+
+
+class ClassHeadConfig(StrictConfig):
+    """A linear head over classes that exclude each other, of which the softmax gives the probabilities."""
+
+    kind: Literal["class_head"] = "class_head"
+    in_features: int = Field(gt=0)
+    labels: tuple[HeadLabel, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _classes(self) -> ClassHeadConfig:
+        wrong = [label.name for label in self.labels if label.kind != "binary"]
+        if wrong:
+            raise ValueError(f"labels {', '.join(wrong)} of a class head must be of kind binary: they are its classes")
+        return self
 
 
 class ModelConfig(StrictConfig):

@@ -52,9 +52,9 @@ class EcgViT(nn.Module):
     """ECG encoder.
 
     State-dict names are those of the released reference encoder: cls_token, pos_embed, patch_embed.proj, blocks.i.*,
-    norm, and fc_norm and attention_pool where the pooling has them. `norm` is applied by the cls pooling and by the
-    masked autoencoder only; parameters that the chosen path does not use are frozen, so that no process waits for
-    their gradient.
+    norm, and fc_norm and attention_pool where the pooling has them. `norm` is applied by the poolings cls and norm_mean
+    and by the masked autoencoder only; parameters that the chosen path does not use are frozen, so that no process
+    waits for their gradient.
     """
 
     pos_embed: nn.Parameter
@@ -82,14 +82,14 @@ class EcgViT(nn.Module):
             nn.init.normal_(self.cls_token, std=0.02)
         if config.pool == "attention":
             self.attention_pool = AttentionPool(config.width, config.heads)
-        if config.pool != "cls":
+        if config.pool in ("mean", "attention"):
             self.fc_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.train_path("pooled")
 
     def train_path(self, path: str) -> EcgViT:
         """Let only the output layers train that a path uses: "pooled" (`forward`) or "tokens" (norm on all)."""
         pooled = path == "pooled"
-        self.norm.requires_grad_(not pooled or self.pool == "cls")
+        self.norm.requires_grad_(not pooled or self.pool in ("cls", "norm_mean"))
         for name in ("fc_norm", "attention_pool"):
             if hasattr(self, name):
                 getattr(self, name).requires_grad_(pooled)
@@ -128,16 +128,20 @@ class EcgViT(nn.Module):
         return tokens
 
     def pooled(self, tokens: Tensor) -> Tensor:
-        """Pool the tokens of the last block before the closing norm; (B, prefix + N, D) to (B, D)."""
+        """Pool the tokens of the last block before the closing norm, if any; (B, prefix + N, D) to (B, D)."""
         if self.pool == "cls":
             return tokens[:, 0]
+        if self.pool == "norm_mean":
+            tokens = self.norm(tokens)
         pool = self.attention_pool if self.pool == "attention" else mean_pool
         pooled: Tensor = pool(tokens, self.prefix)
         return pooled
 
     def forward(self, ecg_BLT: Tensor, generator: torch.Generator | None = None, keep: Tensor | None = None) -> Tensor:
-        """Embed an ECG, (B, L, T) to (B, D): the pooled tokens, normalized once; arguments as in `forward_tokens`."""
+        """Embed an ECG, (B, L, T) to (B, D): the tokens pooled and normalized; arguments as in `forward_tokens`."""
         pooled = self.pooled(self.forward_tokens(ecg_BLT, generator, keep))
+        if self.pool in ("pre_norm", "norm_mean"):
+            return pooled
         return self.norm(pooled) if self.pool == "cls" else self.fc_norm(pooled)
 
     def check_input(self, ecg: Tensor) -> None:
@@ -167,7 +171,7 @@ def create_ecg_encoder(
         preset: Name in `ECG_PRESETS`.
         n_samples: Input length [samples].
         patch: Patch length [samples]; None for the preset's.
-        pool: "mean", "attention" or "cls".
+        pool: "mean", "attention", "cls", "pre_norm" or "norm_mean".
         **overrides: Any other field of `EcgEncoderConfig`.
 
     Raises:

@@ -79,12 +79,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         top = _read_zip(path)
     elif head.startswith(_LEGACY):
         top = _read_legacy(path)
+    elif head[4:9] == b"\0\0\0\0{":
+        top = _read_safetensors(path)
     elif head.startswith(_PICKLE):
         raise ValueError(
             f"{path}: a Python pickle and no PyTorch checkpoint; pickles can run code and are never opened"
         )
-    elif head[8:9] == b"{":
-        top = _read_safetensors(path)
     else:
         what = next((text for start, text in _NO_CHECKPOINT if head.lstrip().startswith(start)), None)
         raise ValueError(f"{path}: {what or 'neither a PyTorch checkpoint nor safetensors'}")
@@ -114,6 +114,8 @@ def _check_zip(path: Path) -> dict[str, int]:
     try:
         with zipfile.ZipFile(path) as archive:
             members, total = archive.infolist(), path.stat().st_size
+            if any(member.filename.endswith("/constants.pkl") for member in members):
+                raise ValueError(f"{path}: a TorchScript program, not a checkpoint; save its state_dict instead")
             packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
             if packed or sum(member.file_size for member in members) > total:
                 what = f"its member {packed[0]} is compressed" if packed else "its members overlap"
@@ -123,8 +125,6 @@ def _check_zip(path: Path) -> dict[str, int]:
                 )
             sizes = {member.filename: member.file_size for member in members}
             pickles = [name for name in sizes if name.endswith("/data.pkl")]
-            if any(name.endswith("/constants.pkl") for name in sizes):
-                raise ValueError(f"{path}: a TorchScript program, not a checkpoint; save its state_dict instead")
             if len(pickles) != 1:
                 raise ValueError(f"{path}: a zip file with {len(pickles)} data.pkl inside, expected one checkpoint")
             if sizes[pickles[0]] > MAX_PICKLE:
