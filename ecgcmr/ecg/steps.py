@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcmr.ecg.baseline import als_detrended
-from ecgcmr.ecg.filters import butterworth, notch, resample, sosfiltfilt
+from ecgcmr.ecg.filters import butterworth, notch, resample, resample_fourier, sosfiltfilt
 from ecgcmr.ecg.leads import LEAD_GROUPS, LEADS
 
 Signal = NDArray[np.float64]
@@ -59,12 +59,14 @@ def nan_to_zero(
 
 @_register
 def cut_duration(samples: Signal, rate_hz: float, *, seconds: float, where: str = "start") -> tuple[Signal, float]:
-    """Keep at most ceil(seconds * rate) samples: the first ones, or with where="center" those in the middle."""
+    """Keep at most ceil(seconds * rate) samples: the first ones, or those where="center" or where="end" says."""
     n = int(np.ceil(seconds * rate_hz - 1e-6))
     surplus = samples.shape[1] - n
+    if where not in ("start", "center", "end"):
+        raise ValueError(f"cut_duration: where is {where!r}, expected start, center or end")
     if surplus <= 0:
         return samples, rate_hz
-    begin = surplus // 2 if where == "center" else 0
+    begin = {"start": 0, "center": surplus // 2, "end": surplus}[where]
     return samples[:, begin : begin + n], rate_hz
 
 
@@ -85,9 +87,20 @@ def fit_duration(samples: Signal, rate_hz: float, *, seconds: float, min_seconds
 
 
 @_register
-def to_rate(samples: Signal, rate_hz: float, *, hz: float) -> tuple[Signal, float]:
-    """Resample to `hz` [Hz] by a polyphase anti-alias filter: T becomes ceil(T * hz / rate)."""
-    return resample(samples, rate_hz, hz), float(hz)
+def to_rate(samples: Signal, rate_hz: float, *, hz: float, method: str = "polyphase") -> tuple[Signal, float]:
+    """Resample to `hz` [Hz].
+
+    Args:
+        samples: (12, T).
+        rate_hz: Their rate [Hz].
+        hz: Wanted rate [Hz].
+        method: `polyphase` (anti-alias filter; T becomes ceil(T * hz / rate)) or `fourier` (the spectrum is cut or
+            continued by zeros; T becomes round(T * hz / rate), and the signal is taken as periodic).
+    """
+    if method not in ("polyphase", "fourier"):
+        raise ValueError(f"to_rate: method is {method!r}, expected polyphase or fourier")
+    function = resample if method == "polyphase" else resample_fourier
+    return function(samples, rate_hz, hz), float(hz)
 
 
 @_register
@@ -126,6 +139,14 @@ def lead_zscore(samples: Signal, rate_hz: float) -> tuple[Signal, float]:
     return out, rate_hz
 
 
+@_register
+def sample_zscore(samples: Signal, rate_hz: float) -> tuple[Signal, float]:
+    """Standardise by one mean and one population variance of all leads together; a flat recording becomes zero."""
+    out = samples - samples.mean()
+    out /= np.sqrt(_variance(out) + VARIANCE_EPS)
+    return out, rate_hz
+
+
 def _variance(centered: Signal) -> float:
     """Return the population variance of values whose mean is 0; a dot product takes a quarter of numpy.std's time."""
     flat = centered.reshape(-1)
@@ -138,6 +159,14 @@ def highpass(
 ) -> tuple[Signal, float]:
     """Zero-phase Butterworth high-pass at `low_hz` [Hz], `order` each way, ends continued by odd reflection."""
     return sosfiltfilt(samples, butterworth("highpass", order, low_hz, 0.0, rate_hz), round(pad_s * rate_hz)), rate_hz
+
+
+@_register
+def lowpass(
+    samples: Signal, rate_hz: float, *, high_hz: float, order: int = 2, pad_s: float = 1.5
+) -> tuple[Signal, float]:
+    """Zero-phase Butterworth low-pass at `high_hz` [Hz], `order` each way, ends continued by odd reflection."""
+    return sosfiltfilt(samples, butterworth("lowpass", order, 0.0, high_hz, rate_hz), round(pad_s * rate_hz)), rate_hz
 
 
 @_register

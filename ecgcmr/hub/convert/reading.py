@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -27,12 +28,18 @@ MAX_PICKLE = 64 * 2**20
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, as protocol 2 writes it
 _NAMESPACE = "argparse.Namespace"
+_NUMBERS = {  # numpy scalars, which training programs keep as metrics, under the names of numpy 1 and 2
+    "numpy._core.multiarray.scalar": np._core.multiarray.scalar,
+    "numpy.core.multiarray.scalar": np._core.multiarray.scalar,
+    "numpy.dtype": np.dtype,
+}
+_NUMBER_TYPES = [type(np.dtype(kind)) for kind in ("?", "i4", "i8", "f4", "f8")]
 _DTYPES = {str(value) for value in vars(torch).values() if isinstance(value, torch.dtype)}
 _ALLOWED = _DTYPES | {
     "_codecs.encode", "builtins.set", "__builtin__.set", "collections.OrderedDict", "torch.Size", "torch.Tensor",
     "torch.device", "torch.nn.parameter.Parameter", "torch.storage.TypedStorage", "torch.storage.UntypedStorage",
     "torch._tensor._rebuild_from_type_v2", "torch._utils._rebuild_parameter", "torch._utils._rebuild_tensor",
-    "torch._utils._rebuild_tensor_v2", _NAMESPACE,
+    "torch._utils._rebuild_tensor_v2", _NAMESPACE, *_NUMBERS,
 }  # fmt: skip
 _NO_CHECKPOINT = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`"),
@@ -143,6 +150,8 @@ def _read_legacy(path: Path) -> Any:
 
 def _load(path: Path, asked: set[str], mmap: bool) -> Any:
     allowed: list[Any] = [argparse.Namespace] if _NAMESPACE in asked else []
+    if asked & set(_NUMBERS):
+        allowed += [(function, name) for name, function in _NUMBERS.items()] + _NUMBER_TYPES
     try:
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)

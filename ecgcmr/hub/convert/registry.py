@@ -142,6 +142,30 @@ FORMATS: dict[str, Format] = {
         {**_ECG, **_ABOUT_THEM, "embedding": Option("cls", "cls (norm, token 0), norm_mean, mean, pre_norm")},
         tuple(r"ECG_encoder\." + key for key in _VIT),
     ),
+    "myoecg": Format(
+        "myoecg:convert_myoecg",
+        "Yukui1999/MyoECG: ECG encoder in the layout of ST-MEM, with its head where it was fine-tuned",
+        {
+            "heads": Option(AUTO, "attention heads, which no file holds; auto: D/64"),
+            "crop": Option("center", "which of the three crops of 9 s the pipeline prepares: start, center or end"),
+            "separator_leads": Option("true", "whether separators carry the embedding of their lead: true or false"),
+            "label": Option("cardiomyopathy", "name of the head's output"),
+            **_ABOUT_THEM,
+        },
+        (r"pos_embedding$", r"sep_embedding$", r"lead_embeddings\.0$", r"block0\.attn\.fn\.to_qkv\.weight$"),
+    ),
+    "cardiac_fm": Format(
+        "cardiac_fm:convert_cardiac_fm",
+        "lst627/CARDIAC-FM: ECG tower (ECG-FM) and both projection heads of the alignment checkpoint",
+        {
+            "heads": Option(AUTO, "attention heads, which no file holds; auto: D/64"),
+            "n_samples": Option("5000", "input length [samples at 500 Hz]"),
+            "unit_mv": Option("0.005", "what one unit of the original's input is [mV]"),
+            "baseline": Option("highpass", "highpass (0.5 Hz, in place of the original's LOWESS) or none"),
+            **_ABOUT_THEM,
+        },
+        (r"ecg_encoder\.feature_extractor\.", r"ecg_projection\.2\.weight$", r"mri_projection\.2\.weight$"),
+    ),
 }
 
 
