@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ecgcmr.ecg.preprocessing import EcgPipeline, Step
 from ecgcmr.hub.card import Card
 from ecgcmr.hub.convert.cards import LIMITS, USE, unknown_if_auto
 from ecgcmr.hub.convert.contract import Converted
 from ecgcmr.hub.convert.mae import ABOUT_EMBEDDING, EMBEDDINGS
 from ecgcmr.hub.convert.registry import AUTO, parse_options
 from ecgcmr.hub.convert.state import State, open_state
-from ecgcmr.hub.convert.vit import DING_SIZES, build_vit, choose_heads, choose_input, one_of, vit_size
+from ecgcmr.hub.convert.values import word_option
+from ecgcmr.hub.convert.vit import DING_SIZES, build_vit, choose_heads, choose_input, vit_size
 
 TOWER = "ECG_encoder."
 _SWIN = "CMR tower (Swin over 50 frames as channels): its keys are not published, so its equality cannot be shown"
@@ -32,13 +32,13 @@ _DECODER = "decoder of the masked autoencoder that the tower started from"
 def convert_eccl(path: Path, options: Mapping[str, str]) -> Converted:
     """Convert the ECG tower of an alignment checkpoint of ECCL or CardiacNets."""
     chosen = parse_options("eccl", options)
-    pool = one_of(chosen["embedding"], "embedding", EMBEDDINGS)
+    pool = word_option(chosen, "embedding", EMBEDDINGS)
     state = open_state(path).without(_OTHER_TOWERS).under(TOWER, _ELSE)
     state = state.without({"head.": _HEAD, "decoder": _DECODER, "mask_token": _DECODER})
     size = vit_size(state)
     _refuse_covariates(state, path)
-    heads, about_heads = choose_heads(size, DING_SIZES, chosen["heads"], path)
-    pipeline, n_samples, about_input = choose_input(size, chosen, path, own={"eccl": eccl_pipeline()})
+    heads, about_heads = choose_heads(size, DING_SIZES, chosen, path)
+    pipeline, n_samples, about_input = choose_input(size, chosen, path)
     has_fc_norm = any(key.startswith("fc_norm.") for key in state.tensors)
     fc_norm = {"fc_norm.weight": (size.width,), "fc_norm.bias": (size.width,)} if has_fc_norm else {}
     has_norm = any(key.startswith("norm.") for key in state.tensors) or pool in ("cls", "norm_mean")
@@ -72,22 +72,6 @@ _ABOUT_PIPELINE = (
     "recording, with the window cut at the ends, where the original has no trend and what it puts there is not "
     "published. A prepared array gives exactly the original's embedding; a raw recording may differ, most within half a beat of its ends."
 )
-
-
-def eccl_pipeline() -> EcgPipeline:
-    """Give the chain of ECCL: 500 Hz, 10 s, the trend over one beat subtracted, each lead scaled to [-1, 1]."""
-    return EcgPipeline(
-        "eccl",
-        (
-            Step("nan_to_zero", {"partial": "interpolate", "whole_lead": "refuse"}),
-            Step("cut_duration", {"seconds": 10.0, "where": "start"}),
-            Step("to_rate", {"hz": 500.0}),
-            Step("beat_trend"),
-            Step("lead_minmax"),
-            Step("fit_duration", {"seconds": 10.0, "min_seconds": 5.0}),
-        ),
-        requires_mv=False,
-    )
 
 
 def _refuse_covariates(state: State, path: Path) -> None:

@@ -17,7 +17,8 @@ from ecgcmr.hub.convert.cards import LIMITS, USE, unknown_if_auto
 from ecgcmr.hub.convert.contract import Converted
 from ecgcmr.hub.convert.registry import AUTO, parse_options
 from ecgcmr.hub.convert.state import State, open_state
-from ecgcmr.hub.convert.vit import MAE_SIZES, VitSize, build_vit, choose_heads, choose_input, one_of, vit_size
+from ecgcmr.hub.convert.values import word_option
+from ecgcmr.hub.convert.vit import MAE_SIZES, VitSize, build_vit, choose_heads, choose_input, vit_size
 from ecgcmr.models.build import build_module
 
 _ABOUT_POOL = {
@@ -35,7 +36,7 @@ def convert_finetuned(path: Path, options: Mapping[str, str]) -> Converted:
     size = vit_size(state)
     pool = _pool(state)
     n_outputs = state.shape("head.weight", 2)[0]
-    heads, about_heads = choose_heads(size, MAE_SIZES, chosen["heads"], path)
+    heads, about_heads = choose_heads(size, MAE_SIZES, chosen, path)
     pipeline, n_samples, about_input = choose_input(size, chosen, path)
     tensors = state.exactly(_shapes(state, size, pool, n_outputs))
     head_keys = ("head.weight", "head.bias")
@@ -90,7 +91,7 @@ def _head(
     options: Mapping[str, str], width: int, n_outputs: int, path: Path
 ) -> tuple[dict[str, Any], tuple[list[float], list[float]] | None, list[str]]:
     """Give the configuration of the head, the statistics of a regression, and sentences about what was chosen."""
-    task = one_of(options["task"], "task", (AUTO, "classification", "regression"))
+    task = word_option(options, "task", (AUTO, "classification", "regression"))
     notes = []
     if task == AUTO:
         task = "classification" if n_outputs == 2 else "regression"

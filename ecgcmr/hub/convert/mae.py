@@ -12,6 +12,7 @@ from ecgcmr.hub.convert.cards import LIMITS, UKB, USE, unknown_if_auto
 from ecgcmr.hub.convert.contract import Converted
 from ecgcmr.hub.convert.registry import AUTO, parse_options
 from ecgcmr.hub.convert.state import State, open_state
+from ecgcmr.hub.convert.values import whole_option, word_option
 from ecgcmr.hub.convert.vit import (
     MAE_SIZES,
     VitSize,
@@ -20,9 +21,7 @@ from ecgcmr.hub.convert.vit import (
     check_table,
     choose_heads,
     choose_input,
-    one_of,
     vit_size,
-    whole_number,
 )
 from ecgcmr.models.ecg_mae import EcgDecoder
 
@@ -74,32 +73,32 @@ def convert_mae(path: Path, options: Mapping[str, str]) -> Converted:
 def _convert(path: Path, options: Mapping[str, str], card: Card) -> Converted:
     state = open_state(path).stripped("encoder_ecg.").without(_NO_PART)
     size = vit_size(state)
-    pool = one_of(options["embedding"], "embedding", EMBEDDINGS)
-    heads, about_heads = choose_heads(size, MAE_SIZES, options["heads"], path)
+    pool = word_option(options, "embedding", EMBEDDINGS)
+    heads, about_heads = choose_heads(size, MAE_SIZES, options, path)
     pipeline, n_samples, notes = choose_input(size, options, path)
     notes = [ABOUT_EMBEDDING[pool], about_heads, *notes]
 
     own = {key: value for key, value in state.tensors.items() if key.startswith(_DECODER_KEYS)}
     encoder_state = State(path, {k: v for k, v in state.tensors.items() if k not in own}, state.dropped, state.top)
     tensors = encoder_state.exactly(size.shapes())
-    notes += check_table("pos_embed", encoder_state.tensors["pos_embed"], options["positions"], path)
+    notes += check_table("pos_embed", encoder_state.tensors["pos_embed"], options, path)
     modules: dict[str, nn.Module] = {"ecg": build_vit(size, tensors, heads, pool, n_samples)}
     dropped = dict(state.dropped)
     if own:
         why = _why_no_decoder(options, size, n_samples)
         decoder_state = State(path, own)
         filled = _decoder_tensors(decoder_state, size)  # checked even if it is not kept
-        notes += check_table("decoder_pos_embed", own["decoder_pos_embed"], options["positions"], path)
+        notes += check_table("decoder_pos_embed", own["decoder_pos_embed"], options, path)
         if why:
             dropped |= dict.fromkeys(own, why)
         else:
-            modules["ecg_decoder"], about = _decoder(filled, size, options["decoder_heads"], path)
+            modules["ecg_decoder"], about = _decoder(filled, size, options, path)
             notes.append(about)
     return Converted(modules, card, pipeline, dropped=dropped, notes=tuple(notes))
 
 
 def _why_no_decoder(options: Mapping[str, str], size: VitSize, n_samples: int) -> str:
-    if one_of(options["decoder"], "decoder", (AUTO, "drop")) == "drop":
+    if word_option(options, "decoder", (AUTO, "drop")) == "drop":
         return "part of the decoder, left out as the option says"
     if n_samples != size.n_samples:
         return f"part of the decoder, whose positions are for {size.n_samples} samples and not for {n_samples}"
@@ -120,13 +119,13 @@ def _decoder_tensors(state: State, size: VitSize) -> dict[str, Tensor]:
     return state.exactly(shapes)
 
 
-def _decoder(tensors: Mapping[str, Tensor], size: VitSize, option: str, path: Path) -> tuple[EcgDecoder, str]:
+def _decoder(
+    tensors: Mapping[str, Tensor], size: VitSize, options: Mapping[str, str], path: Path
+) -> tuple[EcgDecoder, str]:
     width, depth = tensors["mask_token"].shape[-1], len({k.split(".")[1] for k in tensors if "blocks" in k})
     known = _DECODER_HEADS.get((width, depth))
-    if option != AUTO:
-        heads = whole_number(option, "decoder_heads")
-    elif known:
-        heads = known
+    if options["decoder_heads"] != AUTO or known:
+        heads = whole_option(options, "decoder_heads", known or 1)
     else:
         raise ValueError(
             f"{path}: a decoder of width {width} and depth {depth} is no published size, and the file does not hold "

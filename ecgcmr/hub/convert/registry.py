@@ -139,7 +139,12 @@ FORMATS: dict[str, Format] = {
     "eccl": Format(
         "ding:convert_eccl",
         "Yukui-1999/ECCL and Yukui-1999/ECG-CMR (CardiacNets): the ECG tower of an alignment checkpoint",
-        {**_ECG, **_ABOUT_THEM, "embedding": Option("cls", "cls (norm, token 0), norm_mean, mean, pre_norm")},
+        {
+            **_ECG,
+            **_ABOUT_THEM,
+            "pipeline": Option("eccl", "named ECG pipeline that prepares the input; eccl: as near as is known"),
+            "embedding": Option("cls", "cls (norm, token 0), norm_mean, mean, pre_norm"),
+        },
         tuple(r"ECG_encoder\." + key for key in _VIT),
     ),
     "myoecg": Format(

@@ -14,13 +14,13 @@ from ecgcmr.hub.convert.contract import Converted
 from ecgcmr.hub.convert.mae import ABOUT_EMBEDDING
 from ecgcmr.hub.convert.registry import parse_options
 from ecgcmr.hub.convert.state import open_state
+from ecgcmr.hub.convert.values import word_option
 from ecgcmr.hub.convert.vit import (
     MMCL_SIZES,
     TABLE_TOLERANCE,
     build_vit,
     choose_heads,
     choose_input,
-    one_of,
     vit_size,
 )
 from ecgcmr.models.positions import sincos_table
@@ -43,10 +43,10 @@ def convert_mmcl_wo_mdm(path: Path, options: Mapping[str, str]) -> Converted:
 
 def _convert(path: Path, options: Mapping[str, str], name: str, stage: str) -> Converted:
     chosen = parse_options(name, options)
-    pool = one_of(chosen["embedding"], "embedding", ("mean", "pre_norm", "cls"))
+    pool = word_option(chosen, "embedding", ("mean", "pre_norm", "cls"))
     state = open_state(path).stripped("encoder_ecg.")
     size = vit_size(state)
-    heads, about_heads = choose_heads(size, MMCL_SIZES, chosen["heads"], path)
+    heads, about_heads = choose_heads(size, MMCL_SIZES, chosen, path)
     pipeline, n_samples, about_input = choose_input(size, chosen, path)
     tensors = state.exactly(size.shapes())
     notes = [ABOUT_EMBEDDING[pool], about_heads, *about_input, _NO_HEADS]

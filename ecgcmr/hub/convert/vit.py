@@ -16,6 +16,7 @@ from ecgcmr.ecg.leads import LEADS
 from ecgcmr.ecg.preprocessing import EcgPipeline, Step, named_pipeline
 from ecgcmr.hub.convert.registry import AUTO
 from ecgcmr.hub.convert.state import State
+from ecgcmr.hub.convert.values import number_option, whole_option, word_option
 from ecgcmr.models.ecg_vit import EcgViT
 from ecgcmr.models.positions import sincos_table
 from ecgcmr.models.presets import ECG_PRESETS
@@ -104,7 +105,7 @@ def vit_size(state: State) -> VitSize:
     return VitSize(width, state.count("blocks.{}."), hidden, patch[3], tokens)
 
 
-def choose_heads(size: VitSize, sizes: Sizes, option: str, file: Path) -> tuple[int, str]:
+def choose_heads(size: VitSize, sizes: Sizes, options: Mapping[str, str], file: Path) -> tuple[int, str]:
     """Choose the number of heads, which no file holds.
 
     Returns:
@@ -115,8 +116,8 @@ def choose_heads(size: VitSize, sizes: Sizes, option: str, file: Path) -> tuple[
     """
     known = sizes.get((size.width, size.depth))
     shape = f"width {size.width}, depth {size.depth}"
-    if option != AUTO:
-        heads, why = whole_number(option, "heads"), "as the option says"
+    if options["heads"] != AUTO:
+        heads, why = whole_option(options, "heads", 1), "as the option says"
     elif known:
         heads, why = known[1], f"by the published size {known[0]!r} ({shape})"
     elif size.width % 64 == 0:
@@ -166,14 +167,12 @@ def choose_input(size: VitSize, options: Mapping[str, str], file: Path) -> tuple
     """
     pipeline = named_pipeline(options["pipeline"])
     if options["rate_hz"] != AUTO:
-        hz = positive_number(options["rate_hz"], "rate_hz")
-        steps = tuple(Step(s.name, {"hz": hz}) if s.name == "to_rate" else s for s in pipeline.steps)
+        hz = number_option(options, "rate_hz", 500.0)
+        steps = tuple(Step(s.name, {**s.params, "hz": hz}) if s.name == "to_rate" else s for s in pipeline.steps)
         pipeline = EcgPipeline(f"{pipeline.name}_{hz:g}hz", steps, pipeline.requires_mv)
-    n_samples, notes = size.n_samples, []
-    if options["n_samples"] != AUTO:
-        n_samples = whole_number(options["n_samples"], "n_samples")
-        if n_samples % size.patch:
-            raise ValueError(f"n_samples={n_samples} is no multiple of the patch of {size.patch} samples in {file}")
+    n_samples, notes = whole_option(options, "n_samples", size.n_samples), []
+    if n_samples % size.patch:
+        raise ValueError(f"{file}: n_samples={n_samples} is no multiple of the patch of {size.patch} samples")
     if n_samples != size.n_samples:
         notes.append(
             f"pos_embed is interpolated along time (bicubic, align_corners False, cls row kept) from {size.n_samples} "
@@ -191,13 +190,13 @@ def choose_input(size: VitSize, options: Mapping[str, str], file: Path) -> tuple
     return pipeline, n_samples, notes
 
 
-def check_table(key: str, table: Tensor, option: str, file: Path) -> list[str]:
+def check_table(key: str, table: Tensor, options: Mapping[str, str], file: Path) -> list[str]:
     """Compare a fixed position table with the sin-cos table: the one thing that shows shuffled tensors.
 
     Args:
         key: Its key.
         table: (1, 1 + 12 W, D) as in the file, in the precision it is stored in.
-        option: "check" or "keep".
+        options: Of which `positions` is "check" or "keep".
         file: For messages.
 
     Returns:
@@ -206,8 +205,7 @@ def check_table(key: str, table: Tensor, option: str, file: Path) -> list[str]:
     Raises:
         ValueError: If it is another table; the message says which, if that can be told.
     """
-    if option not in ("check", "keep"):
-        raise ValueError(f"positions={option!r}: expected check or keep")
+    option = word_option(options, "positions", ("check", "keep"))
     width, windows = table.shape[2], (table.shape[1] - 1) // len(LEADS)
     expected, found = sincos_table(len(LEADS), windows, width), table.float()
     difference = float((found - expected).abs().max())
@@ -234,28 +232,3 @@ def _other_table(expected: Tensor, found: Tensor, windows: int) -> str:
     if torch.allclose(found, time_major, atol=ROUNDING):
         return "its rows go by time and not by lead, so this is another order of tokens"
     return "positions that were trained (as in signal_encoder_mmcl), or tensors that were exchanged"
-
-
-def whole_number(text: str, option: str) -> int:
-    """Parse a positive whole number of an option."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{option}={text!r}: expected a positive whole number")
-    return int(text)
-
-
-def positive_number(text: str, option: str) -> float:
-    """Parse a positive number of an option."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{option}={text!r}: expected a positive number")
-    return value
-
-
-def one_of(text: str, option: str, choices: tuple[str, ...]) -> str:
-    """Check that an option is one of its values."""
-    if text not in choices:
-        raise ValueError(f"{option}={text!r}: expected {', '.join(choices)}")
-    return text
