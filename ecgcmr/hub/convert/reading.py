@@ -28,9 +28,10 @@ MAX_PICKLE = 64 * 2**20
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, as protocol 2 writes it
 _NAMESPACE = "argparse.Namespace"
-_NUMBERS = {  # numpy scalars, which training programs keep as metrics, under the names of numpy 1 and 2
-    "numpy._core.multiarray.scalar": np._core.multiarray.scalar,
-    "numpy.core.multiarray.scalar": np._core.multiarray.scalar,
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMBERS: dict[str, Any] = {  # numpy scalars, which training programs keep as metrics; named as numpy 1 and 2 do
+    "numpy._core.multiarray.scalar": _SCALAR,
+    "numpy.core.multiarray.scalar": _SCALAR,
     "numpy.dtype": np.dtype,
 }
 _NUMBER_TYPES = [type(np.dtype(kind)) for kind in ("?", "i4", "i8", "f4", "f8")]

@@ -159,6 +159,24 @@ FORMATS: dict[str, Format] = {
         },
         (r"pos_embedding$", r"sep_embedding$", r"lead_embeddings\.0$", r"block0\.attn\.fn\.to_qkv\.weight$"),
     ),
+    "vitmae": Format(
+        "vitmae:convert_vitmae",
+        "Hugging Face ViTMAE of the ECG (PTACL, alsalivan/vitmae-ecg): encoder, and decoder where the file has it",
+        {
+            "heads": Option(AUTO, "attention heads; auto: from config.json beside the file, else D/64"),
+            "decoder_heads": Option(AUTO, "of the decoder; auto: from config.json beside the file, else D/32"),
+            "norm_eps": Option(AUTO, "eps of every LayerNorm; auto: from config.json beside the file, else 1e-12"),
+            "decoder": Option(AUTO, "auto: keep it where the file has one; drop"),
+            "n_samples": Option(AUTO, "input length [samples]; auto: as in the file; else positions are interpolated"),
+            "pipeline": Option("reference", "named ECG pipeline that prepares the input; the original's is unknown"),
+            "embedding": _MASKED["embedding"],
+            **_ABOUT_THEM,
+        },
+        (
+            r"(vit\.)?embeddings\.patch_embeddings\.projection\.weight$",
+            r"(vit\.)?encoder\.layer\.0\.layernorm_before\.weight$",
+        ),
+    ),
     "cardiac_fm": Format(
         "cardiac_fm:convert_cardiac_fm",
         "lst627/CARDIAC-FM: ECG tower (ECG-FM) and both projection heads of the alignment checkpoint",

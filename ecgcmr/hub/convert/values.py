@@ -51,13 +51,22 @@ def word_option(options: Mapping[str, str], name: str, known: Iterable[str]) -> 
     return options[name]
 
 
-def heads_option(options: Mapping[str, str], name: str, width: int, size: int) -> int:
-    """Read a number of attention heads, which no file holds; "auto" gives heads of `size` features.
+def heads_option(
+    options: Mapping[str, str], name: str, width: int, size: int, stated: Mapping[str, float] | None = None
+) -> int:
+    """Read a number of attention heads, which no file of weights holds.
+
+    Args:
+        options: Of the converter.
+        name: Of the option.
+        width: Features of a token.
+        size: Features of a head, unless it is said otherwise.
+        stated: Heads by the name of the option, as a configuration beside the file states them.
 
     Raises:
         ValueError: If the heads do not divide the width.
     """
-    heads = whole_option(options, name, max(1, width // size))
-    if width % heads:
+    heads = whole_option(options, name, int((stated or {}).get(name, max(1, width // size))))
+    if heads < 1 or width % heads:
         raise ValueError(f"option {name}={options[name]}: {heads} heads do not divide the width {width}; give {name}=N")
     return heads

@@ -85,6 +85,22 @@ def test_convert_myoecg__numpy_numbers_beside_the_weights_are_read(tmp_path: Pat
     assert convert(path, "myoecg", HEADS).head_options == {"optimal_threshold": 0.25}
 
 
+def test_convert_myoecg__numbers_of_an_older_numpy_are_read(tmp_path: Path) -> None:
+    content = top_level(layout.make_state(**SMALL, head=True), optimal_threshold=np.float64(0.25))
+    path = tmp_path / "old.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    assert data.count(b"cnumpy._core.multiarray\n") == 1
+    path.write_bytes(data.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+    assert convert(path, "myoecg", HEADS).head_options == {"optimal_threshold": 0.25}
+
+
+def test_convert_myoecg__arrays_of_objects_beside_the_weights_are_refused(tmp_path: Path) -> None:
+    content = top_level(layout.make_state(**SMALL, head=True), optimal_threshold=np.array([0.25, None]))
+    with pytest.raises(ValueError, match=r"it asks for numpy.*reconstruct"):
+        convert(written(tmp_path, content), "myoecg", HEADS)
+
+
 def test_convert_myoecg__from_a_recording_to_the_mean_logit_of_three_crops(tmp_path: Path) -> None:
     state = layout.make_state(**SMALL, head=True)
     path, recording = written(tmp_path, top_level(state)), synthetic_recording()
