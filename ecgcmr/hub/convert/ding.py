@@ -33,8 +33,8 @@ def convert_eccl(path: Path, options: Mapping[str, str]) -> Converted:
     """Convert the ECG tower of an alignment checkpoint of ECCL or CardiacNets."""
     chosen = parse_options("eccl", options)
     pool = word_option(chosen, "embedding", EMBEDDINGS)
-    state = open_state(path).without(_OTHER_TOWERS).under(TOWER, _ELSE)
-    state = state.without({"head.": _HEAD, "decoder": _DECODER, "mask_token": _DECODER})
+    whole = open_state(path).without(_OTHER_TOWERS).under(TOWER, _ELSE)
+    state = State(path, whole.tensors).without({"head.": _HEAD, "decoder": _DECODER, "mask_token": _DECODER})
     size = vit_size(state)
     _refuse_covariates(state, path)
     heads, about_heads = choose_heads(size, DING_SIZES, chosen, path)
@@ -43,7 +43,7 @@ def convert_eccl(path: Path, options: Mapping[str, str]) -> Converted:
     fc_norm = {"fc_norm.weight": (size.width,), "fc_norm.bias": (size.width,)} if has_fc_norm else {}
     has_norm = any(key.startswith("norm.") for key in state.tensors) or pool in ("cls", "norm_mean")
     tensors = state.exactly(size.shapes(norm=has_norm) | fc_norm)
-    dropped = {_full(key): why for key, why in state.dropped.items()}
+    dropped = {**whole.dropped, **{TOWER + key: why for key, why in state.dropped.items()}}
     if has_fc_norm and pool != "mean":
         dropped |= {TOWER + key: f"not used by the embedding {pool!r}" for key in fc_norm}
         tensors = {key: value for key, value in tensors.items() if key not in fc_norm}
@@ -70,7 +70,8 @@ _ABOUT_PIPELINE = (
     "The original subtracts the trend of an additive seasonal decomposition whose period is one beat, and scales each "
     "lead to [-1, 1]; the pipeline 'eccl' subtracts a centred moving average over one beat, estimated from the "
     "recording, with the window cut at the ends, where the original has no trend and what it puts there is not "
-    "published. A prepared array gives exactly the original's embedding; a raw recording may differ, most within half a beat of its ends."
+    "published. A prepared array gives exactly the original's embedding; a raw recording may differ, most within half "
+    "a beat of its ends."
 )
 
 
@@ -84,8 +85,3 @@ def _refuse_covariates(state: State, path: Path) -> None:
             "tower with covariates (24 tabular values that modulate each block) gives no embedding from the ECG alone; "
             "its layout is not published and it is not converted"
         )
-
-
-def _full(key: str) -> str:
-    """Give a dropped key its full name again: keys of other places keep theirs."""
-    return TOWER + key if key.startswith(("head.", "decoder", "mask_token")) else key

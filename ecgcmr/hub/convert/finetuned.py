@@ -113,7 +113,8 @@ def _head(
         raise ValueError(f"std={options['std']!r}: standard deviations must be above 0")
     if AUTO in (options["mean"], options["std"]):
         notes.append(
-            "The file holds no statistics of the targets: without --option mean=... and std=... predictions are z-scores."
+            "The file holds no statistics of the targets: without --option mean=... and std=... predictions are "
+            "z-scores."
         )
     return {"kind": "prediction_head", "in_features": width, "labels": labels}, (mean, std), notes
 
