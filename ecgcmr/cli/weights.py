@@ -1,4 +1,4 @@
-"""Commands about weights folders: list, show, verify, index, pack, push, export. Parsing and printing only."""
+"""Commands about weights folders: list, show, verify, index, pack, push, export, convert. Parsing and printing only."""
 
 from __future__ import annotations
 
@@ -145,3 +145,30 @@ def export(
 
         done = export_weights(source, out, format_, what.split(",") if what else None, int8, force)
     typer.echo("\n".join(done.lines()))
+
+
+@weights_app.command()
+def convert(
+    file: Annotated[Path | None, typer.Argument(help="The checkpoint (.pth, .pt, .safetensors).")] = None,
+    format_: Annotated[str, typer.Option("--from", help="The format, see --list; auto if the keys leave no doubt.")] = (
+        "auto"
+    ),
+    out: Annotated[Path | None, typer.Option("--out", help="The new weights folder.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, for what the file does not say.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a weights folder.")] = False,
+    list_formats: Annotated[bool, typer.Option("--list", help="List the formats and their options.")] = False,
+) -> None:
+    """Turn third-party weights into a weights folder; says what was loaded, dropped and chosen."""
+    with user_errors():
+        from ecgcmr.hub.convert.registry import describe_formats
+
+        if list_formats:
+            typer.echo("\n".join(describe_formats()))
+            return
+        if file is None or out is None:
+            raise ValueError("give a FILE and --out DIR, or --list")
+        from ecgcmr.hub.convert.writing import convert_file, report
+
+        converted = convert_file(file, format_, out, option or (), force)
+    typer.echo("\n".join(report(converted)))
+    typer.echo(f"written: {out}")

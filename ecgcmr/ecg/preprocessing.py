@@ -220,18 +220,71 @@ def _filtered(hz: float, filters: tuple[Step, ...], last: Step) -> tuple[Step, .
     )
 
 
-NAMED_PIPELINES = ("reference", "highpass", "highpass_z", "highpass500")
+MYOECG_CROPS = ("start", "center", "end")
+"""The three equally spaced crops over which MyoECG averages its logits at test time."""
+
+
+def _myoecg(crop: str) -> tuple[Step, ...]:
+    """Return the chain of MyoECG: Fourier resampling, crop, filters on the crop, z-score of all leads together.
+
+    The edges are continued over 18 samples, scipy's default for these filters.
+    """
+    pad_s = 18 / 250.0
+    return (
+        Step("nan_to_zero", {"partial": "interpolate", "whole_lead": "refuse"}),
+        Step("to_rate", {"hz": 250.0, "method": "fourier"}),
+        Step("cut_duration", {"seconds": 9.0, "where": crop}),
+        Step("highpass", {"low_hz": 0.67, "order": 5, "pad_s": pad_s}),
+        Step("lowpass", {"high_hz": 40.0, "order": 5, "pad_s": pad_s}),
+        Step("sample_zscore"),
+        Step("fit_duration", {"seconds": 9.0, "min_seconds": 9.0}),
+    )
+
+
+def myoecg_pipeline(crop: str = "center") -> EcgPipeline:
+    """Return the pipeline of MyoECG for one of its crops of 2,250 samples (9 s at 250 Hz).
+
+    The crop is part of the pipeline, because the filters and the z-score come after it: preparing the whole recording
+    and cropping it afterwards gives other samples. The name tells the crop, so that caches of them stay apart.
+
+    Args:
+        crop: One of `MYOECG_CROPS`.
+
+    Raises:
+        ValueError: For another crop.
+    """
+    if crop not in MYOECG_CROPS:
+        raise ValueError(f"MyoECG has no crop {crop!r}; expected one of {', '.join(MYOECG_CROPS)}")
+    return EcgPipeline("myoecg" if crop == "center" else f"myoecg_{crop}", _myoecg(crop))
+
+
+def _eccl() -> tuple[Step, ...]:
+    """Return the chain of ECCL (MICCAI 2024): the trend over one beat subtracted, each lead scaled to [-1, 1]."""
+    return (
+        Step("nan_to_zero", {"partial": "interpolate", "whole_lead": "refuse"}),
+        Step("cut_duration", {"seconds": 10.0, "where": "start"}),
+        Step("to_rate", {"hz": 500.0}),
+        Step("beat_trend"),
+        Step("lead_minmax"),
+        Step("fit_duration", {"seconds": 10.0, "min_seconds": 5.0}),
+    )
+
+
+NAMED_PIPELINES = ("reference", "highpass", "highpass_z", "highpass500", "myoecg", "eccl")
 
 
 def named_pipeline(name: str, mains_hz: float | None = None) -> EcgPipeline:
-    """Return a pipeline by name; all give twelve leads of 10 s.
+    """Return a pipeline by name; all give twelve leads of 10 s, but for `myoecg`.
 
     - `reference`: 500 Hz; missing samples become 0, clip at 4 SD, ALS baseline, group-wise z-score.
     - `highpass`: 0.5-40 Hz at 100 Hz, in units of 0.5 mV (voltage is kept).
     - `highpass_z`: the same band, each lead z-scored; takes sources that have lost their voltage.
     - `highpass500`: 0.5 Hz high-pass at 500 Hz, in units of 0.5 mV.
+    - `eccl`: 500 Hz, a moving average over one beat subtracted, each lead scaled to [-1, 1].
+    - `myoecg`: the 9 s in the middle at 250 Hz, 0.67-40 Hz, all leads together z-scored; see `myoecg_pipeline`.
 
-    Longer recordings give their first 10 s; shorter ones get zeros at the end, below 5 s they are refused.
+    Longer recordings give their first 10 s; shorter ones get zeros at the end, below 5 s (`myoecg`: 9 s) they are
+    refused.
 
     Args:
         name: One of `NAMED_PIPELINES`.
@@ -255,4 +308,8 @@ def named_pipeline(name: str, mains_hz: float | None = None) -> EcgPipeline:
         return EcgPipeline(name, _filtered(100.0, band, Step("lead_zscore")), requires_mv=False)
     if name == "highpass500":
         return EcgPipeline(name, _filtered(500.0, high, scale))
+    if name == "myoecg":
+        return myoecg_pipeline()
+    if name == "eccl":
+        return EcgPipeline(name, _eccl(), requires_mv=False)
     raise ValueError(f"unknown ECG pipeline {name!r}; expected one of {', '.join(NAMED_PIPELINES)}")

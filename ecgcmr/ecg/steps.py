@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcmr.ecg.baseline import als_detrended
-from ecgcmr.ecg.filters import butterworth, notch, resample, sosfiltfilt
+from ecgcmr.ecg.beats import beat_bins
+from ecgcmr.ecg.bins import bin_edges, bin_samples
+from ecgcmr.ecg.filters import butterworth, notch, resample, resample_fourier, sosfiltfilt
 from ecgcmr.ecg.leads import LEAD_GROUPS, LEADS
 
 Signal = NDArray[np.float64]
@@ -59,12 +61,14 @@ def nan_to_zero(
 
 @_register
 def cut_duration(samples: Signal, rate_hz: float, *, seconds: float, where: str = "start") -> tuple[Signal, float]:
-    """Keep at most ceil(seconds * rate) samples: the first ones, or with where="center" those in the middle."""
+    """Keep at most ceil(seconds * rate) samples: the first ones, or those where="center" or where="end" says."""
     n = int(np.ceil(seconds * rate_hz - 1e-6))
     surplus = samples.shape[1] - n
+    if where not in ("start", "center", "end"):
+        raise ValueError(f"cut_duration: where is {where!r}, expected start, center or end")
     if surplus <= 0:
         return samples, rate_hz
-    begin = surplus // 2 if where == "center" else 0
+    begin = {"start": 0, "center": surplus // 2, "end": surplus}[where]
     return samples[:, begin : begin + n], rate_hz
 
 
@@ -85,9 +89,20 @@ def fit_duration(samples: Signal, rate_hz: float, *, seconds: float, min_seconds
 
 
 @_register
-def to_rate(samples: Signal, rate_hz: float, *, hz: float) -> tuple[Signal, float]:
-    """Resample to `hz` [Hz] by a polyphase anti-alias filter: T becomes ceil(T * hz / rate)."""
-    return resample(samples, rate_hz, hz), float(hz)
+def to_rate(samples: Signal, rate_hz: float, *, hz: float, method: str = "polyphase") -> tuple[Signal, float]:
+    """Resample to `hz` [Hz].
+
+    Args:
+        samples: (12, T).
+        rate_hz: Their rate [Hz].
+        hz: Wanted rate [Hz].
+        method: `polyphase` (anti-alias filter; T becomes ceil(T * hz / rate)) or `fourier` (the spectrum is cut or
+            continued by zeros; T becomes round(T * hz / rate), and the signal is taken as periodic).
+    """
+    if method not in ("polyphase", "fourier"):
+        raise ValueError(f"to_rate: method is {method!r}, expected polyphase or fourier")
+    function = resample if method == "polyphase" else resample_fourier
+    return function(samples, rate_hz, hz), float(hz)
 
 
 @_register
@@ -140,6 +155,44 @@ def lead_zscore(samples: Signal, rate_hz: float) -> tuple[Signal, float]:
     return out, rate_hz
 
 
+@_register
+def sample_zscore(samples: Signal, rate_hz: float) -> tuple[Signal, float]:
+    """Standardise by one mean and one population variance of all leads together; a flat recording becomes zero."""
+    out = samples - samples.mean()
+    out /= np.sqrt(_variance(out) + VARIANCE_EPS)
+    return out, rate_hz
+
+
+@_register
+def lead_minmax(samples: Signal, rate_hz: float) -> tuple[Signal, float]:
+    """Scale each lead linearly so that its least sample is -1 and its largest 1; a flat lead becomes zero."""
+    low, high = samples.min(axis=1, keepdims=True), samples.max(axis=1, keepdims=True)
+    span = high - low
+    return np.divide(2 * (samples - low), span, out=np.ones_like(samples), where=span > 0) - 1, rate_hz
+
+
+@_register
+def beat_trend(samples: Signal, rate_hz: float) -> tuple[Signal, float]:
+    """Subtract a centred moving average over one beat, the median distance of the QRS complexes of all leads.
+
+    Over an even number of samples the two at the ends of the window count half, as in the decomposition of seasonal
+    series. At the ends of the recording the window is cut. A recording with fewer than three beats is taken to have
+    one a second.
+    """
+    edges = bin_edges(samples.shape[1], rate_hz)
+    peaks = beat_bins(bin_samples(np.ascontiguousarray(samples, np.float32), edges)[0])[0] if len(edges) > 3 else ()
+    beat = float(np.median(np.diff(edges[peaks]))) if len(peaks) > 2 else rate_hz
+    period = max(2, min(round(beat), samples.shape[1]))
+    window = np.ones(period + 1 - period % 2)
+    if period % 2 == 0:
+        window[[0, -1]] = 0.5
+    count = np.convolve(np.ones(samples.shape[1]), window)
+    half = len(window) // 2
+    inside = slice(half, half + samples.shape[1])
+    trend = np.stack([np.convolve(lead, window)[inside] for lead in samples]) / count[inside]
+    return samples - trend, rate_hz
+
+
 def _variance(centered: Signal) -> float:
     """Return the population variance of values whose mean is 0; a dot product takes a quarter of numpy.std's time."""
     flat = centered.reshape(-1)
@@ -152,6 +205,14 @@ def highpass(
 ) -> tuple[Signal, float]:
     """Zero-phase Butterworth high-pass at `low_hz` [Hz], `order` each way, ends continued by odd reflection."""
     return sosfiltfilt(samples, butterworth("highpass", order, low_hz, 0.0, rate_hz), round(pad_s * rate_hz)), rate_hz
+
+
+@_register
+def lowpass(
+    samples: Signal, rate_hz: float, *, high_hz: float, order: int = 2, pad_s: float = 1.5
+) -> tuple[Signal, float]:
+    """Zero-phase Butterworth low-pass at `high_hz` [Hz], `order` each way, ends continued by odd reflection."""
+    return sosfiltfilt(samples, butterworth("lowpass", order, 0.0, high_hz, rate_hz), round(pad_s * rate_hz)), rate_hz
 
 
 @_register

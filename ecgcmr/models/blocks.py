@@ -1,4 +1,4 @@
-"""Transformer blocks: pre-norm, packed qkv with bias, exact GELU, LayerNorm eps 1e-6 (arXiv 2010.11929).
+"""Transformer blocks: pre-norm, packed qkv with bias, exact GELU, LayerNorm eps 1e-6 by default (arXiv 2010.11929).
 
 The attention product is chosen by device and task, see `attention`. State-dict names are those of timm's blocks.
 """
@@ -65,15 +65,36 @@ class Mlp(nn.Module):
         return self.fc2(functional.gelu(self.fc1(x)))
 
 
-class Block(nn.Module):
-    """One pre-norm transformer block."""
+class LayerScale(nn.Module):
+    """Scale each feature of a residual branch by a learned factor that starts small (arXiv 2103.17239)."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0) -> None:
+    def __init__(self, width: int, start: float = 1e-5) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.gamma = nn.Parameter(torch.full((width,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale, (B, N, D) to (B, N, D)."""
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block; with `layer_scale`, `ls1` and `ls2` scale its two branches."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        norm_eps: float = LAYER_NORM_EPS,
+        layer_scale: bool = False,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
         self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.ls1 = LayerScale(width) if layer_scale else nn.Identity()
+        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.ls2 = LayerScale(width) if layer_scale else nn.Identity()
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Transform a sequence.
@@ -86,11 +107,11 @@ class Block(nn.Module):
             (B, N, D).
         """
         if keep is None:
-            x = x + self.attn(self.norm1(x))
-            return x + self.mlp(self.norm2(x))
+            x = x + self.ls1(self.attn(self.norm1(x)))
+            return x + self.ls2(self.mlp(self.norm2(x)))
         keep = keep.to(x.dtype)[:, :, None, None]
-        x = x + keep[0] * self.attn(self.norm1(x))
-        return x + keep[1] * self.mlp(self.norm2(x))
+        x = x + keep[0] * self.ls1(self.attn(self.norm1(x)))
+        return x + keep[1] * self.ls2(self.mlp(self.norm2(x)))
 
 
 def stochastic_depth(

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ecgcmr.models.ecg_mae import EcgDecoder
+from ecgcmr.models.ecg_st_vit import EcgStViT
 from ecgcmr.models.ecg_vit import EcgViT
-from ecgcmr.models.heads import PredictionHead
+from ecgcmr.models.ecg_wav2vec import EcgWav2Vec
+from ecgcmr.models.heads import ClassHead, PredictionHead
 from ecgcmr.models.positions import interpolate_table
-from ecgcmr.models.projection import ProjectionHead
+from ecgcmr.models.projection import NormProjection, ProjectionHead
 
 
 def _cmr_encoder(config: dict[str, Any]) -> nn.Module:
@@ -24,10 +26,14 @@ def _cmr_encoder(config: dict[str, Any]) -> nn.Module:
 
 BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "ecg_vit": EcgViT,
+    "ecg_st_vit": EcgStViT,
+    "ecg_wav2vec": EcgWav2Vec,
     "ecg_decoder": EcgDecoder,
     "cmr_encoder": _cmr_encoder,
     "projection_head": ProjectionHead.from_config,
+    "norm_projection": NormProjection,
     "prediction_head": PredictionHead,
+    "class_head": ClassHead,
 }
 
 # Layers that another pooling needs and pretraining may not have had.
@@ -67,7 +73,7 @@ def load_pretrained(module: nn.Module, state: Mapping[str, Tensor]) -> list[str]
     """
     own, given = module.state_dict(), dict(state)
     if isinstance(module, EcgViT) and "pos_embed" in given and given["pos_embed"].shape[-1] == module.embed_dim:
-        given["pos_embed"] = interpolate_table(given["pos_embed"], module.leads, module.windows)
+        given["pos_embed"] = interpolate_table(given["pos_embed"], module.leads, module.windows, module.prefix)
     missing = [name for name in own if name not in given]
     unexpected = [name for name in given if name not in own]
     shapes = [

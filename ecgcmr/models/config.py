@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from ecgcmr.models.presets import DECODER_PRESETS, ECG_PRESETS, preset_sizes
 
 LabelKind = Literal["regression", "binary"]
-Pool = Literal["mean", "attention", "cls"]
+Pool = Literal["mean", "attention", "cls", "pre_norm", "norm_mean"]
 
 
 class StrictConfig(BaseModel):
@@ -41,6 +41,14 @@ def _check_heads(width: int, heads: int, multiple: int = 4) -> None:
         raise ValueError(f"width {width} must be a multiple of {multiple}, which the sin-cos position table needs")
 
 
+def _check_patches(n_samples: int | None, patch: int) -> None:
+    if n_samples is not None and n_samples % patch:
+        raise ValueError(
+            f"n_samples {n_samples} is not a multiple of patch {patch}; "
+            f"crop to {n_samples // patch * patch} samples or choose another patch"
+        )
+
+
 class EcgEncoderConfig(StrictConfig):
     """The ECG transformer.
 
@@ -48,9 +56,13 @@ class EcgEncoderConfig(StrictConfig):
         preset: Name in `ECG_PRESETS`; gives width, depth, heads and patch where these are not set.
         n_samples: Input length in samples; None in a run file (it follows from the data), set in a built module.
         patch: Length of a patch [samples] along time; a patch never spans two leads.
-        pool: mean (patch tokens, then fc_norm), attention (one mean query, then fc_norm) or cls (norm, token 0).
+        pool: mean (patch tokens, then fc_norm), attention (one mean query, then fc_norm), cls (norm, token 0),
+            pre_norm (mean of patch tokens and no norm) or norm_mean (norm on all tokens, then mean of patch tokens).
         drop_path: Stochastic depth of the last block, linear over depth from 0.
         learn_positions: Train the position table, which starts as sin-cos (the reference's alignment stage did).
+        norm_eps: Of every LayerNorm.
+        layer_scale: Scale both branches of every block by learned factors (arXiv 2103.17239).
+        cls_token: Whether a cls token goes before the patches; without it, the position table has no row for it.
     """
 
     kind: Literal["ecg_vit"] = "ecg_vit"
@@ -65,6 +77,9 @@ class EcgEncoderConfig(StrictConfig):
     pool: Pool = "mean"
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     learn_positions: bool = False
+    norm_eps: float = Field(default=1e-6, gt=0)
+    layer_scale: bool = False
+    cls_token: bool = True
 
     @model_validator(mode="before")
     @classmethod
@@ -74,16 +89,14 @@ class EcgEncoderConfig(StrictConfig):
     @model_validator(mode="after")
     def _consistent(self) -> EcgEncoderConfig:
         _check_heads(self.width, self.heads)
-        if self.n_samples is not None and self.n_samples % self.patch:
-            raise ValueError(
-                f"n_samples {self.n_samples} is not a multiple of patch {self.patch}; "
-                f"crop to {self.n_samples // self.patch * self.patch} samples or choose another patch"
-            )
+        if self.pool == "cls" and not self.cls_token:
+            raise ValueError("pool 'cls' needs cls_token True; choose pool 'mean' or 'attention'")
+        _check_patches(self.n_samples, self.patch)
         return self
 
 
 class EcgDecoderConfig(StrictConfig):
-    """The decoder of the masked autoencoder; leads, patch and input length come from the encoder."""
+    """The decoder of the masked autoencoder; leads, patch, input length and cls_token come from the encoder."""
 
     kind: Literal["ecg_decoder"] = "ecg_decoder"
     preset: str = "tiny"
@@ -95,6 +108,9 @@ class EcgDecoderConfig(StrictConfig):
     leads: int | None = Field(default=None, gt=0)
     windows: int | None = Field(default=None, gt=0)
     patch: int | None = Field(default=None, gt=0)
+    norm_eps: float = Field(default=1e-6, gt=0)
+    layer_scale: bool = False
+    cls_token: bool = True
 
     @model_validator(mode="before")
     @classmethod
@@ -104,6 +120,78 @@ class EcgDecoderConfig(StrictConfig):
     @model_validator(mode="after")
     def _consistent(self) -> EcgDecoderConfig:
         _check_heads(self.width, self.heads)
+        return self
+
+
+class EcgStConfig(StrictConfig):
+    """The spatio-temporal ECG transformer, in the sizes of the published model (ViT-B, 2,250 samples at 250 Hz).
+
+    Attributes:
+        n_samples: Input length in samples; None in a run file, set in a built module.
+        patch: Length of a patch [samples] along time; a patch never spans two leads.
+        drop_path: Stochastic depth of the last block, linear over depth from 0.
+        norm_eps: Of every LayerNorm.
+        separator_leads: Whether the separators of a lead carry its lead embedding.
+    """
+
+    kind: Literal["ecg_st_vit"] = "ecg_st_vit"
+    n_samples: int | None = Field(default=None, gt=0)
+    leads: int = Field(default=12, gt=0)
+    patch: int = Field(default=75, gt=0)
+    width: int = Field(default=768, gt=0)
+    depth: int = Field(default=12, gt=0)
+    heads: int = Field(default=12, gt=0)
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    norm_eps: float = Field(default=1e-5, gt=0)
+    separator_leads: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EcgStConfig:
+        _check_heads(self.width, self.heads, multiple=1)
+        _check_patches(self.n_samples, self.patch)
+        return self
+
+
+class EcgWav2VecConfig(StrictConfig):
+    """The convolutional ECG transformer, in the sizes of ECG-FM (5,000 samples at 500 Hz).
+
+    Attributes:
+        n_samples: Input length in samples; None in a run file, set in a built module.
+        conv_layers: Channels, kernel and stride [samples] of each convolution of the feature extractor.
+        hidden: Width of the hidden layer of each block.
+        pos_kernel: Kernel of the position convolution [tokens].
+        pos_groups: Its groups of channels.
+    """
+
+    kind: Literal["ecg_wav2vec"] = "ecg_wav2vec"
+    n_samples: int | None = Field(default=None, gt=0)
+    leads: int = Field(default=12, gt=0)
+    conv_layers: tuple[tuple[PositiveInt, PositiveInt, PositiveInt], ...] = Field(
+        default=((256, 2, 2),) * 4, min_length=1
+    )
+    width: int = Field(default=768, gt=0)
+    depth: int = Field(default=12, gt=0)
+    heads: int = Field(default=12, gt=0)
+    hidden: int = Field(default=3072, gt=0)
+    pos_kernel: int = Field(default=128, gt=0)
+    pos_groups: int = Field(default=16, gt=0)
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens that the convolutions leave of n_samples."""
+        length = self.n_samples or 0
+        for _, kernel, stride in self.conv_layers:
+            length = max(0, (length - kernel) // stride + 1)
+        return length
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EcgWav2VecConfig:
+        _check_heads(self.width, self.heads, multiple=1)
+        if self.width % self.pos_groups:
+            raise ValueError(f"width {self.width} is not divisible by pos_groups {self.pos_groups}")
+        if self.n_samples is not None and self.tokens < 1:
+            raise ValueError(f"n_samples {self.n_samples} leave no token after the convolutions {self.conv_layers}")
         return self
 
 
@@ -131,6 +219,8 @@ class CmrEncoderConfig(StrictConfig):
             a ResNet of half the width.
         channels_last: Memory layout of a timm model's weights and input; faster for convolutions.
         pretrained: Start a timm model from its published weights (needs the network; never in tests).
+        centered: A timm model sees the input mapped from [0, 1] to [-1, 1]; False: as it is, for weights that were
+            trained so elsewhere.
     """
 
     kind: Literal["cmr_encoder"] = "cmr_encoder"
@@ -139,6 +229,7 @@ class CmrEncoderConfig(StrictConfig):
     timm_args: dict[str, Any] = Field(default_factory=dict)
     channels_last: bool = True
     pretrained: bool = False
+    centered: bool = True
     cine: CineConfig = CineConfig()
 
 
@@ -150,6 +241,15 @@ class ProjectionConfig(StrictConfig):
     hidden: int = Field(default=2048, gt=0)
     out: int = Field(default=128, gt=0)
     batch_norm: bool = False
+
+
+class NormProjectionConfig(StrictConfig):
+    """A projection head of LayerNorm, Dropout and one linear layer (CARDIAC-FM: 512 out)."""
+
+    kind: Literal["norm_projection"] = "norm_projection"
+    in_features: int = Field(gt=0)
+    out: int = Field(default=512, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
 class HeadLabel(StrictConfig):
@@ -167,6 +267,21 @@ class HeadConfig(StrictConfig):
     in_features: int | None = Field(default=None, gt=0)
     hidden: int | None = Field(default=None, gt=0)
     labels: tuple[HeadLabel, ...] = ()
+
+
+class ClassHeadConfig(StrictConfig):
+    """A linear head over classes that exclude each other, of which the softmax gives the probabilities."""
+
+    kind: Literal["class_head"] = "class_head"
+    in_features: int = Field(gt=0)
+    labels: tuple[HeadLabel, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _classes(self) -> ClassHeadConfig:
+        wrong = [label.name for label in self.labels if label.kind != "binary"]
+        if wrong:
+            raise ValueError(f"labels {', '.join(wrong)} of a class head must be of kind binary: they are its classes")
+        return self
 
 
 class ModelConfig(StrictConfig):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ecgcmr.models.blocks import LAYER_NORM_EPS, Block, init_transformer
+from ecgcmr.models.blocks import Block, init_transformer
 from ecgcmr.models.config import EcgDecoderConfig, EcgEncoderConfig
 from ecgcmr.models.ecg_vit import EcgViT
 from ecgcmr.models.positions import sincos_table
@@ -85,9 +85,12 @@ class EcgDecoder(nn.Module):
         self.config: dict[str, Any] = config.model_dump()
         self.embed = nn.Linear(encoder_width, config.width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.pos_embed = nn.Parameter(sincos_table(leads, windows, config.width), requires_grad=False)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.mlp_ratio) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.prefix = int(config.cls_token)
+        table = sincos_table(leads, windows, config.width)[:, 1 - self.prefix :]
+        self.pos_embed = nn.Parameter(table, requires_grad=False)
+        shape = (config.width, config.heads, config.mlp_ratio, config.norm_eps, config.layer_scale)
+        self.blocks = nn.ModuleList(Block(*shape) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.pred = nn.Linear(config.width, patch)
         self.apply(init_transformer)
         nn.init.normal_(self.mask_token, std=0.02)
@@ -96,7 +99,7 @@ class EcgDecoder(nn.Module):
         """Predict all patches.
 
         Args:
-            visible: Encoded cls and visible tokens (B, 1 + N_keep, D).
+            visible: Encoded cls, if there is one, and visible tokens (B, prefix + N_keep, D).
             restore: (B, N) place of each patch in the shuffled order.
 
         Returns:
@@ -104,13 +107,13 @@ class EcgDecoder(nn.Module):
         """
         x = self.embed(visible)
         batch, tokens = restore.shape
-        missing = self.mask_token.to(x.dtype).expand(batch, tokens + 1 - x.shape[1], -1)
-        shuffled = torch.cat([x[:, 1:], missing], dim=1)
+        missing = self.mask_token.to(x.dtype).expand(batch, tokens + self.prefix - x.shape[1], -1)
+        shuffled = torch.cat([x[:, self.prefix :], missing], dim=1)
         patches = shuffled.gather(1, restore[..., None].expand(-1, -1, x.shape[-1]))
-        x = torch.cat([x[:, :1], patches], dim=1) + self.pos_embed
+        x = torch.cat([x[:, : self.prefix], patches], dim=1) + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        return self.pred(self.norm(x[:, 1:]))
+        return self.pred(self.norm(x[:, self.prefix :]))
 
 
 class EcgMae(nn.Module):
@@ -164,10 +167,11 @@ class EcgMae(nn.Module):
         return self.unpatchify(out.patches), out.mask.repeat_interleave(self.encoder.patch, 1).view_as(ecg_BLT)
 
 
-def _grid_of(encoder: EcgViT) -> dict[str, int]:
+def _grid_of(encoder: EcgViT) -> dict[str, int | bool]:
     return {
         "encoder_width": encoder.embed_dim,
         "leads": encoder.leads,
         "windows": encoder.windows,
         "patch": encoder.patch,
+        "cls_token": bool(encoder.prefix),
     }

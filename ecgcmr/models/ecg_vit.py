@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ecgcmr.models.blocks import LAYER_NORM_EPS, Block, init_transformer, stochastic_depth
+from ecgcmr.models.blocks import Block, init_transformer, stochastic_depth
 from ecgcmr.models.config import EcgEncoderConfig
 from ecgcmr.models.pooling import AttentionPool, mean_pool
 from ecgcmr.models.positions import interpolate_table, sincos_table
@@ -33,13 +33,28 @@ class PatchEmbed(nn.Module):
         return nn.functional.linear(patches_BNP, self.proj.weight.flatten(1), self.proj.bias)
 
 
+def check_ecg(ecg: Tensor, leads: int, n_samples: int) -> None:
+    """Refuse an input that is not (B, leads, n_samples) of a floating point type.
+
+    Raises:
+        ValueError: Naming the shape that came and the one expected.
+    """
+    if ecg.ndim != 3 or tuple(ecg.shape[1:]) != (leads, n_samples):
+        raise ValueError(
+            f"ECG input has shape {tuple(ecg.shape)}, expected (B, {leads}, {n_samples}); "
+            "crop or pad the recording, or build the encoder with another n_samples"
+        )
+    if not ecg.is_floating_point():
+        raise ValueError(f"ECG input has type {ecg.dtype}, expected a floating point type; convert it first")
+
+
 class EcgViT(nn.Module):
     """ECG encoder.
 
     State-dict names are those of the released reference encoder: cls_token, pos_embed, patch_embed.proj, blocks.i.*,
-    norm, and fc_norm and attention_pool where the pooling has them. `norm` is applied by the cls pooling and by the
-    masked autoencoder only; parameters that the chosen path does not use are frozen, so that no process waits for
-    their gradient.
+    norm, and fc_norm and attention_pool where the pooling has them. `norm` is applied by the poolings cls and norm_mean
+    and by the masked autoencoder only; parameters that the chosen path does not use are frozen, so that no process
+    waits for their gradient.
     """
 
     pos_embed: nn.Parameter
@@ -53,25 +68,28 @@ class EcgViT(nn.Module):
         self.leads, self.n_samples, self.patch = config.leads, config.n_samples, config.patch
         self.windows = config.n_samples // config.patch
         self.embed_dim, self.pool, self.drop_path = config.width, config.pool, config.drop_path
+        self.prefix = int(config.cls_token)
         self.patch_embed = PatchEmbed(config.patch, config.width)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
-        table = sincos_table(config.leads, self.windows, config.width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width)) if config.cls_token else None
+        table = sincos_table(config.leads, self.windows, config.width)[:, 1 - self.prefix :]
         self.pos_embed = nn.Parameter(table, requires_grad=config.learn_positions)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.mlp_ratio) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        shape = (config.width, config.heads, config.mlp_ratio, config.norm_eps, config.layer_scale)
+        self.blocks = nn.ModuleList(Block(*shape) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.apply(init_transformer)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(config.width, -1))
-        nn.init.normal_(self.cls_token, std=0.02)
+        if self.cls_token is not None:
+            nn.init.normal_(self.cls_token, std=0.02)
         if config.pool == "attention":
             self.attention_pool = AttentionPool(config.width, config.heads)
-        if config.pool != "cls":
-            self.fc_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        if config.pool in ("mean", "attention"):
+            self.fc_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.train_path("pooled")
 
     def train_path(self, path: str) -> EcgViT:
         """Let only the output layers train that a path uses: "pooled" (`forward`) or "tokens" (norm on all)."""
         pooled = path == "pooled"
-        self.norm.requires_grad_(not pooled or self.pool == "cls")
+        self.norm.requires_grad_(not pooled or self.pool in ("cls", "norm_mean"))
         for name in ("fc_norm", "attention_pool"):
             if hasattr(self, name):
                 getattr(self, name).requires_grad_(pooled)
@@ -88,19 +106,21 @@ class EcgViT(nn.Module):
             keep: Numbers (B, N_keep) of the patches to encode; None for all. The others cost nothing.
 
         Returns:
-            Tokens after the last block, before any norm: (B, 1 + N, D), cls first.
+            Tokens after the last block, before any norm: (B, prefix + N, D), cls first if there is one.
         """
         self.check_input(ecg_BLT)
         if keep is None:
-            return self.encode(self.patch_embed(ecg_BLT) + self.pos_embed[:, 1:], generator)
+            return self.encode(self.patch_embed(ecg_BLT) + self.pos_embed[:, self.prefix :], generator)
         patches = ecg_BLT.reshape(ecg_BLT.shape[0], -1, self.patch)
         visible = patches.gather(1, keep[..., None].expand(-1, -1, self.patch))
-        return self.encode(self.patch_embed.embed(visible) + self.pos_embed[0, 1:][keep], generator)
+        return self.encode(self.patch_embed.embed(visible) + self.pos_embed[0, self.prefix :][keep], generator)
 
     def encode(self, patches_BND: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Run the blocks over cls and embedded patches that carry their positions, (B, N, D) to (B, 1 + N, D)."""
-        cls = (self.cls_token + self.pos_embed[:, :1]).expand(patches_BND.shape[0], -1, -1)
-        tokens = torch.cat([cls.to(patches_BND.dtype), patches_BND], dim=1)
+        """Run the blocks over cls and embedded patches that carry their positions, (B, N, D) to (B, prefix + N, D)."""
+        tokens = patches_BND
+        if self.cls_token is not None:
+            cls = (self.cls_token + self.pos_embed[:, :1]).expand(patches_BND.shape[0], -1, -1)
+            tokens = torch.cat([cls.to(patches_BND.dtype), patches_BND], dim=1)
         rate = self.drop_path if self.training else 0.0
         keeps = stochastic_depth(rate, len(self.blocks), tokens, generator)
         for i, block in enumerate(self.blocks):
@@ -108,14 +128,20 @@ class EcgViT(nn.Module):
         return tokens
 
     def pooled(self, tokens: Tensor) -> Tensor:
-        """Pool the tokens of the last block before the closing norm; (B, 1 + N, D) to (B, D)."""
+        """Pool the tokens of the last block before the closing norm, if any; (B, prefix + N, D) to (B, D)."""
         if self.pool == "cls":
             return tokens[:, 0]
-        return self.attention_pool(tokens) if self.pool == "attention" else mean_pool(tokens)
+        if self.pool == "norm_mean":
+            tokens = self.norm(tokens)
+        pool = self.attention_pool if self.pool == "attention" else mean_pool
+        pooled: Tensor = pool(tokens, self.prefix)
+        return pooled
 
     def forward(self, ecg_BLT: Tensor, generator: torch.Generator | None = None, keep: Tensor | None = None) -> Tensor:
-        """Embed an ECG, (B, L, T) to (B, D): the pooled tokens, normalized once; arguments as in `forward_tokens`."""
+        """Embed an ECG, (B, L, T) to (B, D): the tokens pooled and normalized; arguments as in `forward_tokens`."""
         pooled = self.pooled(self.forward_tokens(ecg_BLT, generator, keep))
+        if self.pool in ("pre_norm", "norm_mean"):
+            return pooled
         return self.norm(pooled) if self.pool == "cls" else self.fc_norm(pooled)
 
     def check_input(self, ecg: Tensor) -> None:
@@ -124,21 +150,14 @@ class EcgViT(nn.Module):
         Raises:
             ValueError: Naming the shape that came and the one expected.
         """
-        expected = (self.leads, self.n_samples)
-        if ecg.ndim != 3 or tuple(ecg.shape[1:]) != expected:
-            raise ValueError(
-                f"ECG input has shape {tuple(ecg.shape)}, expected (B, {expected[0]}, {expected[1]}); "
-                "crop or pad the recording, or build the encoder with another n_samples"
-            )
-        if not ecg.is_floating_point():
-            raise ValueError(f"ECG input has type {ecg.dtype}, expected a floating point type; convert it first")
+        check_ecg(ecg, self.leads, self.n_samples)
 
     def resized(self, n_samples: int) -> EcgViT:
         """Give a copy for another input length: the same weights, the position table interpolated along time."""
         config = {**self.config, "n_samples": n_samples}
         other = EcgViT(config).to(self.pos_embed.device, self.pos_embed.dtype)
         state = self.state_dict()
-        state["pos_embed"] = interpolate_table(state["pos_embed"], self.leads, other.windows)
+        state["pos_embed"] = interpolate_table(state["pos_embed"], self.leads, other.windows, self.prefix)
         other.load_state_dict(state)
         return other.train(self.training)
 
@@ -152,7 +171,7 @@ def create_ecg_encoder(
         preset: Name in `ECG_PRESETS`.
         n_samples: Input length [samples].
         patch: Patch length [samples]; None for the preset's.
-        pool: "mean", "attention" or "cls".
+        pool: "mean", "attention", "cls", "pre_norm" or "norm_mean".
         **overrides: Any other field of `EcgEncoderConfig`.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ecgcmr.models.config import HeadConfig
+from ecgcmr.models.config import ClassHeadConfig, HeadConfig
 
 
 class PredictionHead(nn.Module):
@@ -70,3 +70,16 @@ class PredictionHead(nn.Module):
         """Give predictions, (B, D) to (B, K): original units for regression labels, probabilities for binary ones."""
         raw = self.forward(embedding)
         return torch.where(self.is_binary, raw.sigmoid(), raw * self.std + self.mean)
+
+
+class ClassHead(PredictionHead):
+    """Classes that exclude each other: `forward` gives a logit for each, `predict` the softmax over them."""
+
+    def __init__(self, config: ClassHeadConfig | dict[str, Any]) -> None:
+        config = ClassHeadConfig.model_validate(config)
+        super().__init__(HeadConfig(in_features=config.in_features, labels=config.labels))
+        self.config = config.model_dump()
+
+    def predict(self, embedding: Tensor) -> Tensor:
+        """Give probabilities, (B, D) to (B, K); each row sums to 1."""
+        return self.forward(embedding).softmax(dim=-1)

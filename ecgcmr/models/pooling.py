@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
-def mean_pool(tokens: Tensor) -> Tensor:
-    """Average the patch tokens; (B, 1 + N, D) with cls first to (B, D)."""
-    return tokens[:, 1:].mean(dim=1)
+def mean_pool(tokens: Tensor, prefix: int = 1) -> Tensor:
+    """Average the patch tokens; (B, prefix + N, D), the first `prefix` of them no patches (cls), to (B, D)."""
+    return tokens[:, prefix:].mean(dim=1)
 
 
 class AttentionPool(nn.MultiheadAttention):
@@ -19,9 +19,9 @@ class AttentionPool(nn.MultiheadAttention):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads, batch_first=True)
 
-    def forward(self, tokens: Tensor) -> Tensor:  # type: ignore[override]
-        """Pool (B, 1 + N, D) to (B, D)."""
-        patches = tokens[:, 1:]
+    def forward(self, tokens: Tensor, prefix: int = 1) -> Tensor:  # type: ignore[override]
+        """Pool (B, prefix + N, D), the first `prefix` tokens no patches, to (B, D)."""
+        patches = tokens[:, prefix:]
         query = patches.mean(dim=1, keepdim=True)
         pooled, _ = super().forward(query, patches, patches, need_weights=False)
         return pooled[:, 0]

@@ -50,25 +50,26 @@ def sincos_table(leads: int, windows: int, width: int) -> Tensor:
     return torch.cat([torch.zeros(1, width, dtype=grid.dtype), grid.reshape(-1, width)])[None].float()
 
 
-def interpolate_table(table: Tensor, leads: int, windows: int) -> Tensor:
+def interpolate_table(table: Tensor, leads: int, windows: int, prefix: int = 1) -> Tensor:
     """Resample a position table to another number of time windows: bicubic along the grid, the cls row kept.
 
     Args:
-        table: (1, 1 + leads * W, D).
+        table: (1, prefix + leads * W, D).
         leads: Rows of the grid.
         windows: Wanted patches of each lead.
+        prefix: Rows before the grid: 1 for cls, 0 for none.
 
     Returns:
-        (1, 1 + leads * windows, D); the table itself when the number already fits.
+        (1, prefix + leads * windows, D); the table itself when the number already fits.
 
     Raises:
         ValueError: If the table does not hold a whole number of windows of each lead.
     """
-    tokens, width = table.shape[1] - 1, table.shape[2]
+    tokens, width = table.shape[1] - prefix, table.shape[2]
     if tokens % leads:
         raise ValueError(f"pos_embed has {tokens} patch rows, which is not a multiple of {leads} leads")
     if tokens == leads * windows:
         return table
-    grid = table[:, 1:].reshape(1, leads, tokens // leads, width).permute(0, 3, 1, 2)
+    grid = table[:, prefix:].reshape(1, leads, tokens // leads, width).permute(0, 3, 1, 2)
     grid = functional.interpolate(grid, size=(leads, windows), mode="bicubic", align_corners=False)
-    return torch.cat([table[:, :1], grid.permute(0, 2, 3, 1).reshape(1, -1, width)], dim=1)
+    return torch.cat([table[:, :prefix], grid.permute(0, 2, 3, 1).reshape(1, -1, width)], dim=1)

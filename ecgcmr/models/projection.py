@@ -1,4 +1,4 @@
-"""Projection head of the contrastive objectives (arXiv 2002.05709)."""
+"""Projection heads of the contrastive objectives (arXiv 2002.05709)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ecgcmr.models.config import ProjectionConfig
+from ecgcmr.models.config import NormProjectionConfig, ProjectionConfig
 
 
 class ProjectionHead(nn.Module):
@@ -36,7 +36,27 @@ class ProjectionHead(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Project, (B, D) to (B, out)."""
-        in_features = self.config["in_features"]
-        if embedding.ndim != 2 or embedding.shape[1] != in_features:
-            raise ValueError(f"projection input has shape {tuple(embedding.shape)}, expected (B, {in_features})")
+        _check_embedding(embedding, self.config["in_features"])
         return self.layers(embedding)
+
+
+class NormProjection(nn.Module):
+    """LayerNorm, Dropout, Linear: the projection head of CARDIAC-FM (doi 10.64898/2026.03.16.26348526)."""
+
+    def __init__(self, config: NormProjectionConfig | dict[str, Any]) -> None:
+        super().__init__()
+        config = NormProjectionConfig.model_validate(config)
+        self.config: dict[str, Any] = config.model_dump()
+        self.norm = nn.LayerNorm(config.in_features)
+        self.dropout = nn.Dropout(config.dropout)
+        self.linear = nn.Linear(config.in_features, config.out)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Project, (B, D) to (B, out)."""
+        _check_embedding(embedding, self.config["in_features"])
+        return self.linear(self.dropout(self.norm(embedding)))
+
+
+def _check_embedding(embedding: Tensor, in_features: int) -> None:
+    if embedding.ndim != 2 or embedding.shape[1] != in_features:
+        raise ValueError(f"projection input has shape {tuple(embedding.shape)}, expected (B, {in_features})")

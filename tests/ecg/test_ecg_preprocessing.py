@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import sparse
+from scipy import signal, sparse
 from scipy.sparse.linalg import spsolve
 
 from ecgcmr.ecg.leads import LEADS
-from ecgcmr.ecg.preprocessing import NAMED_PIPELINES, EcgPipeline, Step, named_pipeline
+from ecgcmr.ecg.preprocessing import (
+    MYOECG_CROPS,
+    NAMED_PIPELINES,
+    EcgPipeline,
+    Step,
+    myoecg_pipeline,
+    named_pipeline,
+)
 from ecgcmr.ecg.recording import EcgRecording
 
 
@@ -243,3 +250,56 @@ def test_named_pipeline__notch_only_where_the_mains_are_in_the_band() -> None:
         named_pipeline("highpass", mains_hz=50.0)
     with pytest.raises(ValueError, match="unknown ECG pipeline 'hipass'"):
         named_pipeline("hipass")
+
+
+def _plain_myoecg(x: np.ndarray, rate: float, start: int) -> np.ndarray:
+    """MyoECG's input written out with scipy: resample, crop, filter the crop, standardise it as a whole."""
+    y = signal.resample(x.astype(np.float64), round(x.shape[1] * 250 / rate), axis=1)[:, start : start + 2250]
+    y = signal.sosfiltfilt(signal.butter(5, 0.67, "highpass", fs=250, output="sos"), y)
+    y = signal.sosfiltfilt(signal.butter(5, 40, "lowpass", fs=250, output="sos"), y)
+    return (y - y.mean()) / y.std()
+
+
+@pytest.mark.parametrize(("crop", "start"), [("start", 0), ("center", 125), ("end", 250)])
+@pytest.mark.parametrize("rate", [250.0, 400.0, 500.0])
+def test_myoecg_pipeline__equals_scipy_for_each_crop(crop: str, start: int, rate: float) -> None:
+    x = _ecg(round(10 * rate), rate)
+    got = myoecg_pipeline(crop)(_recording(x, rate))
+    assert got.shape == (12, 2250)
+    np.testing.assert_allclose(got, _plain_myoecg(x, rate, start), atol=2e-6)
+
+
+def test_myoecg_pipeline__filters_the_crop_and_not_the_recording() -> None:
+    x = _ecg()
+    x += np.linspace(0, 3, 5000, dtype=np.float32)  # a drift makes the edges of the filters matter
+    whole = myoecg_pipeline("start").steps
+    order = [whole[0], whole[1], whole[3], whole[4], whole[2], whole[5], whole[6]]
+    filtered_before = EcgPipeline("other", tuple(order))(_recording(x))
+    assert np.abs(filtered_before - myoecg_pipeline("start")(_recording(x))).max() > 0.05
+
+
+def test_myoecg_pipeline__refuses_less_than_its_crop_and_unknown_crops() -> None:
+    with pytest.raises(ValueError, match="at least 9 s"):
+        myoecg_pipeline()(_recording(_ecg(4400)))
+    with pytest.raises(ValueError, match="no crop 'middle'"):
+        myoecg_pipeline("middle")
+
+
+def test_myoecg_pipeline__crops_have_names_and_fingerprints_of_their_own() -> None:
+    crops = [myoecg_pipeline(crop) for crop in MYOECG_CROPS]
+    assert len({crop.name for crop in crops}) == len({crop.fingerprint() for crop in crops}) == 3
+    for crop in crops:
+        assert EcgPipeline.from_dict(json.loads(json.dumps(crop.to_dict()))) == crop
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (Step("cut_duration", {"seconds": 9.0, "where": "middle"}), "where is 'middle'"),
+        (Step("to_rate", {"hz": 100.0, "method": "linear"}), "method is 'linear'"),
+    ],
+)
+def test_step__refuses_a_word_it_does_not_know(step: Step, message: str) -> None:
+    pipeline = EcgPipeline("test", (Step("to_rate", {"hz": 500.0}), step, Step("fit_duration", {"seconds": 9.0})))
+    with pytest.raises(ValueError, match=message):
+        pipeline(_recording(_ecg()))

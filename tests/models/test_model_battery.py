@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ecgcmr.models import build_module, create_cmr_encoder, create_ecg_encoder
 from ecgcmr.models.ecg_mae import EcgMae, draw_masking
-from ecgcmr.models.heads import PredictionHead
+from ecgcmr.models.heads import ClassHead, PredictionHead
 from ecgcmr.models.projection import ProjectionHead
 
 
@@ -42,6 +42,7 @@ class MaeOfAnEcg(nn.Module):
 
 
 LABELS = [{"name": "LVEDV", "kind": "regression", "unit": "mL"}, {"name": "MI", "kind": "binary"}]
+CLASSES = [{"name": "healthy", "kind": "binary"}, {"name": "MI", "kind": "binary"}]
 FC_NORM = frozenset({"fc_norm.weight", "fc_norm.bias"})
 NORM = frozenset({"norm.weight", "norm.bias"})
 MAE_UNUSED = frozenset({"mae.encoder.fc_norm.weight", "mae.encoder.fc_norm.bias"})
@@ -49,6 +50,8 @@ CASES = {
     "ecg mean": Case(lambda: small_vit("mean"), (3, 12, 100), (3, 32), (3, 12, 101), NORM),
     "ecg attention": Case(lambda: small_vit("attention"), (3, 12, 100), (3, 32), (3, 11, 100), NORM),
     "ecg cls": Case(lambda: small_vit("cls"), (3, 12, 100), (3, 32), (12, 100)),
+    "ecg pre_norm": Case(lambda: small_vit("pre_norm"), (3, 12, 100), (3, 32), (3, 12, 50), NORM),
+    "ecg norm_mean": Case(lambda: small_vit("norm_mean"), (3, 12, 100), (3, 32), (3, 12, 50)),
     "ecg learned": Case(lambda: small_vit("mean", learn_positions=True), (3, 12, 100), (3, 32), (3, 1, 12, 100), NORM),
     "ecg drop path": Case(lambda: small_vit("mean", drop_path=0.2), (3, 12, 100), (3, 32), (3, 12, 99), NORM),
     "ecg mae": Case(MaeOfAnEcg, (3, 12, 100), (3, 48, 25), (3, 12, 50), MAE_UNUSED),
@@ -60,6 +63,9 @@ CASES = {
         (3, 256),
         (3, 64, 64),
     ),
+    "resnet10t as it is": Case(
+        lambda: create_cmr_encoder("resnet10t", 3, centered=False), (3, 3, 64, 64), (3, 512), (3, 2, 64, 64)
+    ),
     "resnet18": Case(lambda: create_cmr_encoder("resnet18", 3), (2, 3, 64, 64), (2, 512), (2, 2, 64, 64)),
     "cine": Case(
         lambda: create_cmr_encoder("cine_transformer", cine={"width": 32, "depth": 1, "heads": 2, "stem": 8}),
@@ -70,6 +76,7 @@ CASES = {
     "projection": Case(lambda: ProjectionHead(16, 32, 8), (4, 16), (4, 8), (4, 15)),
     "projection bn": Case(lambda: ProjectionHead(16, 32, 8, batch_norm=True), (4, 16), (4, 8), (4, 16, 1)),
     "head": Case(lambda: PredictionHead({"in_features": 16, "labels": LABELS}), (4, 16), (4, 2), (4, 17)),
+    "class head": Case(lambda: ClassHead({"in_features": 16, "labels": CLASSES}), (4, 16), (4, 2), (4, 17)),
     "head mlp": Case(
         lambda: PredictionHead({"in_features": 16, "hidden": 8, "labels": LABELS}), (4, 16), (4, 2), (16,)
     ),
