@@ -243,7 +243,19 @@ def myoecg_pipeline(crop: str = "center") -> EcgPipeline:
     return EcgPipeline("myoecg" if crop == "center" else f"myoecg_{crop}", _myoecg(crop))
 
 
-NAMED_PIPELINES = ("reference", "highpass", "highpass_z", "highpass500", "myoecg")
+def _eccl() -> tuple[Step, ...]:
+    """Return the chain of ECCL (MICCAI 2024): the trend over one beat subtracted, each lead scaled to [-1, 1]."""
+    return (
+        Step("nan_to_zero", {"partial": "interpolate", "whole_lead": "refuse"}),
+        Step("cut_duration", {"seconds": 10.0, "where": "start"}),
+        Step("to_rate", {"hz": 500.0}),
+        Step("beat_trend"),
+        Step("lead_minmax"),
+        Step("fit_duration", {"seconds": 10.0, "min_seconds": 5.0}),
+    )
+
+
+NAMED_PIPELINES = ("reference", "highpass", "highpass_z", "highpass500", "myoecg", "eccl")
 
 
 def named_pipeline(name: str, mains_hz: float | None = None) -> EcgPipeline:
@@ -253,6 +265,7 @@ def named_pipeline(name: str, mains_hz: float | None = None) -> EcgPipeline:
     - `highpass`: 0.5-40 Hz at 100 Hz, in units of 0.5 mV (voltage is kept).
     - `highpass_z`: the same band, each lead z-scored; takes sources that have lost their voltage.
     - `highpass500`: 0.5 Hz high-pass at 500 Hz, in units of 0.5 mV.
+    - `eccl`: 500 Hz, a moving average over one beat subtracted, each lead scaled to [-1, 1].
     - `myoecg`: the 9 s in the middle at 250 Hz, 0.67-40 Hz, all leads together z-scored; see `myoecg_pipeline`.
 
     Longer recordings give their first 10 s; shorter ones get zeros at the end, below 5 s (`myoecg`: 9 s) they are
@@ -282,4 +295,6 @@ def named_pipeline(name: str, mains_hz: float | None = None) -> EcgPipeline:
         return EcgPipeline(name, _filtered(500.0, high, scale))
     if name == "myoecg":
         return myoecg_pipeline()
+    if name == "eccl":
+        return EcgPipeline(name, _eccl(), requires_mv=False)
     raise ValueError(f"unknown ECG pipeline {name!r}; expected one of {', '.join(NAMED_PIPELINES)}")

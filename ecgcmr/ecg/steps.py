@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcmr.ecg.baseline import als_detrended
+from ecgcmr.ecg.beats import beat_bins
+from ecgcmr.ecg.bins import bin_edges, bin_samples
 from ecgcmr.ecg.filters import butterworth, notch, resample, resample_fourier, sosfiltfilt
 from ecgcmr.ecg.leads import LEAD_GROUPS, LEADS
 
@@ -145,6 +147,36 @@ def sample_zscore(samples: Signal, rate_hz: float) -> tuple[Signal, float]:
     out = samples - samples.mean()
     out /= np.sqrt(_variance(out) + VARIANCE_EPS)
     return out, rate_hz
+
+
+@_register
+def lead_minmax(samples: Signal, rate_hz: float) -> tuple[Signal, float]:
+    """Scale each lead linearly so that its least sample is -1 and its largest 1; a flat lead becomes zero."""
+    low, high = samples.min(axis=1, keepdims=True), samples.max(axis=1, keepdims=True)
+    span = high - low
+    return np.divide(2 * (samples - low), span, out=np.ones_like(samples), where=span > 0) - 1, rate_hz
+
+
+@_register
+def beat_trend(samples: Signal, rate_hz: float) -> tuple[Signal, float]:
+    """Subtract a centred moving average over one beat, the median distance of the QRS complexes of all leads.
+
+    Over an even number of samples the two at the ends of the window count half, as in the decomposition of seasonal
+    series. At the ends of the recording the window is cut. A recording with fewer than three beats is taken to have
+    one a second.
+    """
+    edges = bin_edges(samples.shape[1], rate_hz)
+    peaks = beat_bins(bin_samples(np.ascontiguousarray(samples, np.float32), edges)[0])[0] if len(edges) > 3 else ()
+    beat = float(np.median(np.diff(edges[peaks]))) if len(peaks) > 2 else rate_hz
+    period = max(2, min(round(beat), samples.shape[1]))
+    window = np.ones(period + 1 - period % 2)
+    if period % 2 == 0:
+        window[[0, -1]] = 0.5
+    count = np.convolve(np.ones(samples.shape[1]), window)
+    half = len(window) // 2
+    inside = slice(half, half + samples.shape[1])
+    trend = np.stack([np.convolve(lead, window)[inside] for lead in samples]) / count[inside]
+    return samples - trend, rate_hz
 
 
 def _variance(centered: Signal) -> float:

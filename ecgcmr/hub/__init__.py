@@ -9,20 +9,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ecgcmr.hub.catalogue import list_models
     from ecgcmr.hub.expected import verify_weights
     from ecgcmr.hub.model import LoadedModel, load_model
+    from ecgcmr.hub.pack import pack
+    from ecgcmr.hub.push import plan_push, push
+    from ecgcmr.hub.source import resolve_source
     from ecgcmr.hub.weights import Weights, load_weights, save_weights
 
 _WHERE = {
     "LoadedModel": "model",
     "Weights": "weights",
+    "list_models": "catalogue",
     "load_model": "model",
     "load_weights": "weights",
+    "pack": "pack",
+    "plan_push": "push",
+    "push": "push",
+    "resolve_source": "source",
     "save_weights": "weights",
     "verify_weights": "expected",
 }
 
-__all__ = ["LoadedModel", "Weights", "load_model", "load_weights", "save_weights", "verify_weights"]
+__all__ = [
+    "LoadedModel", "Weights", "list_models", "load_model", "load_weights", "pack", "plan_push", "push",
+    "resolve_source", "save_weights", "verify_weights",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -1,20 +1,49 @@
-"""The model card: what a weights folder says about itself, for people."""
+"""The model card: what a weights folder says about itself, for people and for the rules about publishing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-_NOT_A_DEVICE = (
-    "Research software. This is not a medical device: it must not be used for diagnosis, triage or treatment, "
-    "and no authority has assessed it."
-)
-_SIMULATED = (
-    "**Trained on simulated data.** The subjects, ECGs and images behind these weights come from a simulator. They "
-    "show that the method works where the truth is known; they say nothing about real subjects."
-)
+PROVENANCE_KINDS = ("simulated", "public", "participant-derived")
+"""What the part of a provenance before the colon may be, alone or joined by +: `simulated + public: PTB-XL`."""
+
+OF_THE_RUN = "validation subjects of the run"
+NOT_STATED = ("not stated", "unknown", "none", "tbd", "?")
+
+
+class Metric(BaseModel):
+    """One number reached.
+
+    Attributes:
+        name: What was measured, with its unit if it has one: "R² of LVM (ridge probe)".
+        value: The number.
+        lo: Lower end of the 95 % interval; given with `hi` or not at all.
+        hi: Upper end of the 95 % interval.
+        n: Number of subjects or items that it was measured on.
+        where: The data it was measured on: "held-out simulated subjects", "PTB-XL fold 8".
+        note: Anything else a reader needs.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str = Field(min_length=1)
+    value: float
+    lo: float | None = None
+    hi: float | None = None
+    n: int | None = Field(default=None, ge=1)
+    where: str = ""
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _check_interval(self) -> Metric:
+        if (self.lo is None) != (self.hi is None):
+            raise ValueError(f"metric {self.name!r}: an interval has both lo and hi")
+        if self.lo is not None and self.hi is not None and self.lo > self.hi:
+            raise ValueError(f"metric {self.name!r}: lo {self.lo:g} is above hi {self.hi:g}")
+        return self
 
 
 class Card(BaseModel):
@@ -24,12 +53,15 @@ class Card(BaseModel):
         name: Name of the weights.
         stage: What they were trained for: the name of the objective, for instance masked_ecg or supervised.
         license: License of the weights (not of the code).
-        provenance: Where the training data come from: "simulated", a public data set, or free text.
+        provenance: Where the training data come from: kinds among `PROVENANCE_KINDS`, then free text after a colon,
+            as in "simulated" or "public: PTB-XL and CODE-15". Other text loads too, but cannot be published.
         trained_on: How many subjects and items of what.
+        command: The exact command that made them.
         intended_use: What they are for.
         limits: What is known not to work.
-        metrics: Values reached, by name.
-        run: How they were made: seed, steps, versions.
+        approval: Reference of the approval under which weights from data of study members may be published.
+        metrics: Numbers reached, with intervals; a mapping of names to values is read as numbers of the run itself.
+        run: How they were made: seed, steps, cohort, split.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,60 +71,56 @@ class Card(BaseModel):
     license: str = Field(min_length=1)
     provenance: str = Field(min_length=1)
     trained_on: str = Field(min_length=1)
+    command: str = ""
     intended_use: str = "Research on what an ECG tells about the heart that cardiac MRI sees."
     limits: str = (
         "Performance outside the population, devices and protocols of the training data is unknown. Standard 12-lead "
         "ECGs at rest only."
     )
-    metrics: dict[str, float] = Field(default_factory=dict)
+    approval: str = ""
+    metrics: tuple[Metric, ...] = ()
     run: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _read_mapping(cls, value: Any) -> Any:
+        return metrics_of_run(value) if isinstance(value, Mapping) else value
 
-def render_card(card: Card, config: Mapping[str, Any]) -> str:
-    """Write README.md of a weights folder, with the metadata block that model hubs read."""
-    lines = [
-        "---", f"license: {_hub_license(card.license)}", "library_name: ecgcmr",
-        "tags: [ecg, cardiac-mri, representation-learning]", "---", "",
-        f"# {card.name}", "", f"> {_NOT_A_DEVICE}", "",
-    ]  # fmt: skip
-    if card.provenance == "simulated":
-        lines += [_SIMULATED, ""]
-    lines += ["## Use", "", "```python", "import ecgcmr", "", 'model = ecgcmr.load_model("local-dir:THIS_FOLDER")']
-    if "ecg" in config["modules"]:
-        lines += ['embedding = model.embed("recording.hea")  # (1, D)']
-    if "ecg" in config["modules"] and config["labels"]:
-        lines += ['table = model.predict("recording.hea")  # one column for each label']
-    lines += ["```", "", "## What it is", "", *_facts(card, config), ""]
-    if config["labels"]:
-        lines += ["## Outputs", "", "| label | kind | unit |", "|---|---|---|"]
-        lines += [f"| {label['name']} | {label['kind']} | {label['unit'] or '-'} |" for label in config["labels"]]
-        lines += [""]
-    if card.metrics:
-        lines += ["## Metrics on the validation subjects of the run", "", "| metric | value |", "|---|---|"]
-        lines += [f"| {name} | {value:.4g} |" for name, value in card.metrics.items()] + [""]
-    lines += ["## Intended use", "", card.intended_use, "", "## Limits", "", card.limits, ""]
-    return "\n".join(lines)
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Card:
+        """Take the card out of the content of config.json.
+
+        Raises:
+            ValueError: If a field is missing or wrong.
+        """
+        return cls.model_validate({name: config[name] for name in cls.model_fields if name in config})
+
+    def to_config(self) -> dict[str, Any]:
+        """Give the fields as config.json has them."""
+        return self.model_dump(mode="json")
 
 
-def _facts(card: Card, config: Mapping[str, Any]) -> list[str]:
-    facts = [
-        f"- Stage: {card.stage}", f"- Modules: {', '.join(config['modules'])}", f"- Training data: {card.trained_on}",
-        f"- Provenance of the data: {card.provenance}", f"- License of the weights: {card.license}",
-    ]  # fmt: skip
-    if config["ecg"]:
-        ecg = config["ecg"]
-        facts.append(
-            f"- ECG input: {', '.join(ecg['leads'])}; pipeline `{ecg['pipeline']}` at {ecg['rate_hz']:g} Hz; the model "
-            f"reads the first {ecg['n_samples']} samples ({ecg['n_samples'] / ecg['rate_hz']:g} s)"
-        )
-    if config["cmr"]:
-        facts.append(f"- CMR input: shape {tuple(config['cmr']['shape'])}, pipeline `{config['cmr']['pipeline']}`")
-    facts.append(f"- Written by ecgcmr {config['ecgcmr_version']}")
-    facts += [f"- {key}: {value}" for key, value in card.run.items()]
-    return facts
+def metrics_of_run(values: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Turn {name: value}, as cards of format 1 and training have it, into metrics."""
+    return [{"name": name, "value": value, "where": OF_THE_RUN} for name, value in values.items()]
 
 
-def _hub_license(name: str) -> str:
-    """Model hubs know short names; anything else is `other`."""
-    known = {"MIT": "mit", "Apache-2.0": "apache-2.0", "CC-BY-4.0": "cc-by-4.0", "CC0-1.0": "cc0-1.0"}
-    return known.get(name, "other")
+def provenance_kinds(provenance: str) -> tuple[str, ...]:
+    """Give the kinds of training data that a provenance names, in the order of `PROVENANCE_KINDS`.
+
+    Returns:
+        Empty if the part before the colon says anything else: what is not known is not called public.
+    """
+    named = {part.strip().lower() for part in provenance.partition(":")[0].replace(",", "+").split("+")}
+    return tuple(kind for kind in PROVENANCE_KINDS if kind in named) if named <= set(PROVENANCE_KINDS) else ()
+
+
+def needs_approval(provenance: str) -> bool:
+    """Tell whether weights may be published only with an approval: all but those of simulated and public data."""
+    kinds = provenance_kinds(provenance)
+    return not kinds or "participant-derived" in kinds
+
+
+def is_stated(text: str) -> bool:
+    """Tell whether a field of a card says something."""
+    return bool(text.strip()) and text.strip().lower() not in NOT_STATED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from ecgcmr.cmr.preprocessing import CmrPipeline
 from ecgcmr.ecg.leads import LEADS
 from ecgcmr.ecg.preprocessing import EcgPipeline
 from ecgcmr.ecg.recording import EcgRecording
+from ecgcmr.hub.index import check_against_index
 from ecgcmr.hub.weights import load_weights
 
 RECIPE = "beats_and_ring_v1"
 TOLERANCE = 1e-3
 """Largest relative error of an embedding: other processors round differently, other weights give about 1."""
+
+_ENCODERS = ("ecg", "cmr")
 
 # Waves as (phase of the beat, width, amplitude of lead II [mV]): P, Q, R, S, T.
 _WAVES = ((0.20, 0.025, 0.12), (0.355, 0.008, -0.08), (0.375, 0.011, 1.0), (0.395, 0.009, -0.2), (0.62, 0.045, 0.28))
@@ -58,46 +62,88 @@ def synthetic_cine(slices: int = 3, frames: int = 12, side: int = 96) -> Cine:
     return Cine(pixels, (1.8, 1.8), 8.0, affine, times, "sax", source="recipe")
 
 
-@torch.no_grad()
 def compute_expected(
     modules: Mapping[str, nn.Module],
     ecg_pipeline: EcgPipeline | None,
     cmr_pipeline: CmrPipeline | None,
     config: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Give the content of expected.json: recipe, tolerance, and the embedding (D,) of each encoder."""
-    values: dict[str, list[float]] = {}
+    """Give the content of expected.json: recipe, tolerance, the embedding (D,) of each encoder, and what follows it.
+
+    What follows are the projections (P,) and the predictions (K,) of the head, in its units and probabilities.
+    """
+    inputs = recipe_inputs(modules, ecg_pipeline, cmr_pipeline, config)
+    values = {name: value[0].double().tolist() for name, value in recipe_outputs(modules, inputs, config).items()}
+    return {
+        "recipe": RECIPE,
+        "tolerance": TOLERANCE,
+        "embeddings": {name: value for name, value in values.items() if name in _ENCODERS},
+        "outputs": {name: value for name, value in values.items() if name not in _ENCODERS},
+    }
+
+
+def recipe_inputs(
+    modules: Mapping[str, nn.Module],
+    ecg_pipeline: EcgPipeline | None,
+    cmr_pipeline: CmrPipeline | None,
+    config: Mapping[str, Any],
+) -> dict[str, Tensor]:
+    """Prepare the input of the recipe for each encoder: ecg (1, L, T), cmr (1, C, H, W)."""
+    inputs: dict[str, Tensor] = {}
     if "ecg" in modules and ecg_pipeline is not None:
-        ecg = torch.from_numpy(ecg_pipeline(synthetic_recording()))[None, :, : config["ecg"]["n_samples"]]
-        values["ecg"] = _embed(modules["ecg"], ecg)
+        inputs["ecg"] = torch.from_numpy(ecg_pipeline(synthetic_recording()))[None, :, : config["ecg"]["n_samples"]]
     if "cmr" in modules and cmr_pipeline is not None:
-        cmr = torch.from_numpy(cmr_pipeline(synthetic_cine()))[None].float() / 255.0
-        values["cmr"] = _embed(modules["cmr"], cmr)
-    return {"recipe": RECIPE, "tolerance": TOLERANCE, "embeddings": values}
+        inputs["cmr"] = torch.from_numpy(cmr_pipeline(synthetic_cine()))[None].float() / 255.0
+    return inputs
+
+
+@torch.no_grad()
+def recipe_outputs(
+    modules: Mapping[str, nn.Module], inputs: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Compute embeddings (B, D), projections (B, P) and predictions (B, K), by name of the module that gives them."""
+    # Copies on the CPU: a module may be in training, on a GPU, or in another precision.
+    quiet: dict[str, Any] = {name: copy.deepcopy(m).to("cpu", torch.float32).eval() for name, m in modules.items()}
+    outputs: dict[str, Tensor] = {}
+    for name, x in inputs.items():
+        embedding = outputs[name] = quiet[name](x)
+        if f"{name}_projection" in quiet:
+            outputs[f"{name}_projection"] = quiet[f"{name}_projection"](embedding)
+        if name == "ecg" and "head" in quiet:
+            double = config.get("head_options", {}).get("double_fc_norm")
+            outputs["head"] = quiet["head"].predict(quiet["ecg"].fc_norm(embedding) if double else embedding)
+    return outputs
 
 
 def verify_weights(source: str | Path) -> dict[str, float]:
-    """Recompute the embeddings of the recipe and compare.
+    """Recompute the outputs of the recipe and compare.
 
     Args:
-        source: `local-dir:PATH` or a path.
+        source: As `load_weights`.
 
     Returns:
-        Relative error of each encoder's embedding.
+        Relative error of each encoder's embedding, and of each projection and the head where expected.json has them.
 
     Raises:
-        ValueError: If an error is above the tolerance, or the recipe is not known here; the message has the numbers.
+        ValueError: If an error is above the tolerance, the recipe is not known here, or the folder is not as the index
+            beside it lists it; the message has the numbers.
     """
     weights = load_weights(source)
-    if weights.expected.get("recipe") != RECIPE:
-        raise ValueError(
-            f"{weights.folder / 'expected.json'}: recipe {weights.expected.get('recipe')!r} is not known here"
-        )
-    found = compute_expected(weights.modules, weights.ecg_pipeline, weights.cmr_pipeline, weights.config)["embeddings"]
-    stated, tolerance = weights.expected["embeddings"], float(weights.expected["tolerance"])
+    check_against_index(weights.folder)
+    path, expected = weights.folder / "expected.json", weights.expected
+    if expected.get("recipe") != RECIPE:
+        raise ValueError(f"{path}: recipe {expected.get('recipe')!r} is not known here")
+    try:
+        stated = {**expected["embeddings"], **expected.get("outputs", {})}
+        tolerance = min(float(expected["tolerance"]), TOLERANCE)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: embeddings or tolerance is missing or broken ({error})") from None
+    computed = compute_expected(weights.modules, weights.ecg_pipeline, weights.cmr_pipeline, weights.config)
+    found = computed["embeddings"] | {name: v for name, v in computed["outputs"].items() if "outputs" in expected}
     if set(found) != set(stated):
         raise ValueError(f"{weights.folder}: expected.json is about {sorted(stated)}, the folder has {sorted(found)}")
-    errors = {name: _relative_error(found[name], stated[name]) for name in found}
+    head = weights.modules.get("head")
+    errors = {name: _error(name, found[name], stated[name], head) for name in found}
     wrong = {name: error for name, error in errors.items() if not error <= tolerance}
     if wrong:
         text = ", ".join(f"{name} {error:.2g}" for name, error in wrong.items())
@@ -108,15 +154,31 @@ def verify_weights(source: str | Path) -> dict[str, float]:
     return errors
 
 
-def _embed(module: nn.Module, x: Tensor) -> list[float]:
-    # A copy on the CPU: the module may be in training, on a GPU, or in another precision.
-    encoder = copy.deepcopy(module).to("cpu", torch.float32).eval()
-    embedding: list[float] = encoder(x)[0].double().tolist()
-    return embedding
+def largest_change(
+    before: Mapping[str, nn.Module],
+    after: Mapping[str, nn.Module],
+    inputs: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+) -> dict[str, float]:
+    """Compare what two versions of the same modules give for the recipe and three variations of each input.
+
+    Returns:
+        By name of the module, the largest relative error over the inputs.
+    """
+    varied = {name: torch.cat([x, -x if name == "ecg" else 1 - x, x.flip(-1), x * 0.7]) for name, x in inputs.items()}
+    old, new = recipe_outputs(before, varied, config), recipe_outputs(after, varied, config)
+    head = before.get("head")
+    return {name: max(map(partial(_error, name, head=head), new[name].tolist(), old[name].tolist())) for name in old}
 
 
-def _relative_error(found: list[float], stated: list[float]) -> float:
-    if len(found) != len(stated):
+def _error(name: str, found: list[float], stated: Any, head: nn.Module | None) -> float:
+    if not isinstance(stated, list) or len(found) != len(stated):
         return float("inf")
-    difference = np.linalg.norm(np.subtract(found, stated))
-    return float(difference / max(float(np.linalg.norm(stated)), 1e-12))
+    difference, reference = np.subtract(found, stated), np.asarray(stated, dtype=np.float64)
+    if name == "head":
+        # Each label for itself: a volume in ml must not hide a strain in %. Probabilities are on the scale of 1.
+        parts: Any = head
+        deviation, binary = parts.std.cpu().numpy(), parts.is_binary.cpu().numpy()
+        scale = np.where(binary, 1.0, np.maximum(np.abs(reference), deviation))
+        return float(np.max(np.abs(difference) / np.maximum(scale, 1e-12)))
+    return float(np.linalg.norm(difference) / max(float(np.linalg.norm(reference)), 1e-12))

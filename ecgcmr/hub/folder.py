@@ -60,6 +60,13 @@ def recover(folder: Path) -> None:
             shutil.rmtree(leftover)
 
 
+def restore(folder: Path) -> None:
+    """Bring the old folder back if a killed process had moved it away; a reader may call this while another writes."""
+    old = _siblings(folder)[1]
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+
+
 def write_synced(path: Path, data: bytes) -> None:
     """Write a file and wait until the disk has it."""
     with path.open("wb") as file:
