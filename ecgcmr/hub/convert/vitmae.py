@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ecgcmr.ecg.preprocessing import EcgPipeline, named_pipeline
 from ecgcmr.hub.card import Card
+from ecgcmr.hub.convert.cards import LIMITS, USE, unknown_if_auto
 from ecgcmr.hub.convert.contract import Converted
 from ecgcmr.hub.convert.registry import AUTO
 from ecgcmr.hub.convert.state import State, open_state
@@ -75,9 +76,10 @@ def convert_vitmae(path: Path, options: Mapping[str, str]) -> Converted:
         name=f"ViTMAE of the ECG ({path.stem})",
         stage="masked_ecg",
         license=options["license"] if options["license"] != AUTO else "unknown",
-        provenance=options["provenance"] if options["provenance"] != AUTO else "unknown",
-        trained_on="unknown; PTACL: 27,951 subjects of UK Biobank (arXiv 2506.20683)",
-        run={"converted from": path.name},
+        provenance=unknown_if_auto(options["provenance"]),
+        trained_on="the file does not say it; PTACL itself: 27,951 subjects of UK Biobank (arXiv 2506.20683)",
+        intended_use=USE,
+        limits=LIMITS,
     )
     notes = _notes(sizes, embedding, stated)
     return Converted(modules, card, _pipeline(options["pipeline"], n_samples), None, {}, dropped, notes)
