@@ -240,6 +240,7 @@ def named_pipeline(name: str, **overrides: Any) -> CmrPipeline:
     - `reference_crop`: the fixed window of the MMCL-ECG-CMR reference (arXiv:2308.05764): 78 x 78 px at (44, 68) of a
       210 x 210 frame, resized to 210, laid down in mm for UK Biobank's pixel of about 1.83 mm (142.5 mm, its middle
       40 mm above and 4 mm right of the image's). On other scanners it is the same window in mm.
+    - `reference_frame`: the whole 210 x 210 frame, in mm as above: the reference's SimCLR stage does not crop.
 
     Args:
         name: One of the names above.
@@ -259,6 +260,7 @@ def named_pipeline(name: str, **overrides: Any) -> CmrPipeline:
             "center": "image",
             "offset_mm": ((top - middle) * UKB_PIXEL_MM, (left - middle) * UKB_PIXEL_MM),
         },
+        "reference_frame": {"crop_mm": frame * UKB_PIXEL_MM, "size": frame, "center": "image"},
     }
     if name not in presets:
         raise ValueError(f"unknown CMR pipeline {name!r}; known: {', '.join(presets)}")

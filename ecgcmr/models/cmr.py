@@ -16,7 +16,8 @@ from ecgcmr.models.config import CmrEncoderConfig
 class TimmEncoder(nn.Module):
     """A timm model without classifier; frames (and slices) are its input channels.
 
-    Input values lie in [0, 1] and are centred to [-1, 1], as no dataset statistics hold over scanners.
+    Input values lie in [0, 1] and are centred to [-1, 1], as no dataset statistics hold over scanners, unless the
+    configuration says that they are taken as they are.
     """
 
     def __init__(self, config: CmrEncoderConfig | dict[str, Any]) -> None:
@@ -45,6 +46,7 @@ class TimmEncoder(nn.Module):
         )
         self.embed_dim = int(backbone.num_features)
         self.backbone = backbone
+        self._centered = config.centered
         self._format = torch.channels_last if config.channels_last else torch.contiguous_format
         self.backbone.to(memory_format=self._format)
 
@@ -59,7 +61,8 @@ class TimmEncoder(nn.Module):
             )
         if not cmr.is_floating_point():
             raise ValueError(f"CMR input has type {cmr.dtype}, expected a floating point type in [0, 1]")
-        out: Tensor = self.backbone((2 * image - 1).contiguous(memory_format=self._format))
+        image = 2 * image - 1 if self._centered else image
+        out: Tensor = self.backbone(image.contiguous(memory_format=self._format))
         return out
 
 
