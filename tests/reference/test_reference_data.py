@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import math
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,6 +24,8 @@ from ecgcmr.cmr.cine import Cine
 from ecgcmr.cmr.preprocessing import UKB_PIXEL_MM, named_pipeline
 from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.cohort.schema import LabelSpec
+from ecgcmr.ecg.preprocessing import named_pipeline as named_ecg_pipeline
+from ecgcmr.hub.weights import load_weights, save_weights
 from ecgcmr.models.cmr import create_cmr_encoder
 from ecgcmr.models.ecg_vit import create_ecg_encoder
 from ecgcmr.training import initialize
@@ -178,3 +184,35 @@ def test_load_initial__norm_behind_the_pooling_starts_afresh_when_asked(
     assert torch.equal(into.norm.weight, saved.norm.weight)
     expected = torch.ones(16) if fresh else saved.fc_norm.weight
     assert torch.equal(into.fc_norm.weight, expected)
+
+
+class Bomb:
+    """Writes a file when a pickle of it is loaded."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.target,)
+
+
+def test_load_weights__a_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
+    """A checkpoint as the reference writes them, with a Namespace inside, under the name and hash that are expected."""
+    encoder = create_ecg_encoder("nano", 1000, width=16, depth=1, heads=2)  # type: ignore[arg-type]
+    card = {
+        "name": "small", "stage": "masked_ecg", "license": "MIT", "provenance": "simulated", "trained_on": "nothing",
+        "intended_use": "a test", "limits": "all",
+    }  # fmt: skip
+    folder = save_weights(tmp_path / "weights", {"ecg": encoder}, named_ecg_pipeline("highpass"), None, card)
+    assert load_weights(folder).modules["ecg"]
+    data = io.BytesIO()
+    torch.save({"model": encoder.state_dict(), "args": Namespace(blr=1e-5), "x": Bomb(tmp_path / "ran")}, data)
+    (folder / "model.safetensors").write_bytes(data.getvalue())
+    config = json.loads((folder / "config.json").read_text())
+    config["sha256"] = hashlib.sha256(data.getvalue()).hexdigest()
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"model\.safetensors: cannot be read"):
+        load_weights(folder)
+    assert not (tmp_path / "ran").exists()
+    torch.load(io.BytesIO(data.getvalue()), weights_only=False)
+    assert (tmp_path / "ran").exists(), "the bomb works where pickles are run"
