@@ -34,6 +34,8 @@ class CmrAugmentConfig:
         saturation: The same, about the gray of each pixel. Defined for three channels, where it pulls the three
             frames together or apart; it does nothing to inputs of other shapes.
         size: Side of the output [px]; None keeps the input's height.
+        gate: Probability that a sample is changed at all; the others are only resized, as the reference's alignment
+            leaves 5 % of its studies alone (arXiv 2308.05764, its code).
     """
 
     flip: float = 0.0
@@ -44,12 +46,14 @@ class CmrAugmentConfig:
     contrast: float = 0.0
     saturation: float = 0.0
     size: int | None = None
+    gate: float = 1.0
 
     def __post_init__(self) -> None:
         for pair in ("scale", "ratio"):
             object.__setattr__(self, pair, tuple(float(value) for value in getattr(self, pair)))
-        if not 0.0 <= self.flip <= 1.0:
-            raise ValueError(f"flip is a probability, got {self.flip}")
+        for name in ("flip", "gate"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is a probability, got {getattr(self, name)}")
         if min(self.rotation_deg, self.brightness, self.contrast, self.saturation) < 0.0:
             raise ValueError("rotation_deg, brightness, contrast and saturation must not be negative")
         if len(self.scale) != 2 or not 0.0 < self.scale[0] <= self.scale[1] <= 1.0:
@@ -127,6 +131,10 @@ class CmrAugment:
         count = len(cmr)
         draws = torch.rand(world * count, N_DRAWS, generator=generator, device=generator.device)
         draws = draws[rank * count : (rank + 1) * count].cpu()
+        passed = torch.ones(count, dtype=torch.bool)
+        if self.config.gate < 1:  # drawn only where it is used: presets without a gate all draw the same numbers
+            chance = torch.rand(world * count, generator=generator, device=generator.device)
+            passed = chance[rank * count : (rank + 1) * count].cpu() < self.config.gate
         image = cmr.flatten(1, -3)
         size = self._output_size(image)
         if self.is_identity and size == image.shape[2] == image.shape[3]:
@@ -134,6 +142,8 @@ class CmrAugment:
         rotation = rotation_matrix(draws, self.config, (image.shape[2], image.shape[3]))
         matrix = rotation @ crop_matrix(draws, self.config, (image.shape[2], image.shape[3]), size)
         jitter = self._jitter(draws, image, rotation)
+        matrix[~passed] = resize_matrix((image.shape[2], image.shape[3]), size)
+        jitter[~passed] = torch.tensor([1.0, 0.0, 0.0])
         view = warp_jitter(image, matrix[:, :2].contiguous(), jitter, size)
         return view.reshape(*cmr.shape[:-2], size, size)
 
@@ -216,13 +226,17 @@ def crop_matrix(draws: Tensor, config: CmrAugmentConfig, shape: tuple[int, int],
     return torch.stack((column, row, torch.stack((zero, zero, one), dim=1)), dim=1)
 
 
+def resize_matrix(shape: tuple[int, int], size: int) -> Tensor:
+    """Maps (3, 3) from an output pixel (column, row, 1) to the place in the whole frame that it shows."""
+    down, across = shape[0] / size, shape[1] / size
+    return torch.tensor([[across, 0.0, 0.5 * across - 0.5], [0.0, down, 0.5 * down - 0.5], [0.0, 0.0, 1.0]])
+
+
 def _small_rotated(image_BCHW: Tensor, rotation_B33: Tensor) -> Tensor:
     """Copy (B, C, PIVOT_SIZE, PIVOT_SIZE) on the CPU of the rotated frame, whose mean stands for the frame's."""
     height, width = image_BCHW.shape[2:]
     stride = max(1, min(height, width) // PIVOT_SIZE)
     small = image_BCHW[:, :, stride // 2 :: stride, stride // 2 :: stride].cpu()
     pick = torch.tensor([[stride, 0.0, stride // 2], [0.0, stride, stride // 2], [0.0, 0.0, 1.0]])
-    across, down = width / PIVOT_SIZE, height / PIVOT_SIZE
-    spread = torch.tensor([[across, 0.0, 0.5 * across - 0.5], [0.0, down, 0.5 * down - 0.5], [0.0, 0.0, 1.0]])
-    matrix = torch.linalg.inv(pick) @ rotation_B33 @ spread
+    matrix = torch.linalg.inv(pick) @ rotation_B33 @ resize_matrix((height, width), PIVOT_SIZE)
     return warp_jitter(small, matrix[:, :2].contiguous(), torch.zeros(len(small), 0, 3), PIVOT_SIZE)

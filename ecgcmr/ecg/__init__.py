@@ -14,8 +14,8 @@ from ecgcmr.ecg.recording import EcgRecording, MedianBeats
 _LAZY = {
     "AugmentConfig": "augmentation",
     "EcgAugment": "augmentation",
-    "crop_random": "augmentation",
-    "crop_start": "augmentation",
+    "crop_random": "crop",
+    "crop_start": "crop",
     "EcgPipeline": "preprocessing",
     "named_pipeline": "preprocessing",
     "als_baseline": "baseline",

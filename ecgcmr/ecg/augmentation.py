@@ -14,9 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ecgcmr.ecg.crop import Shard, crop_random, crop_start
 from ecgcmr.ecg.noise import normal_rows
 
-Shard = tuple[int, int]
+__all__ = [
+    "AUGMENT_PRESETS",
+    "AugmentConfig",
+    "EcgAugment",
+    "augment_preset",
+    "crop_random",
+    "crop_start",
+    "fourier_surrogate",
+]
 
 # Values of a block on the CPU: four samples of 12 x 2500, half a megabyte.
 _BLOCK_VALUES = 120_000
@@ -24,21 +33,26 @@ _BLOCK_VALUES = 120_000
 # Rows that share a stream of noise on a device.
 _DEVICE_ROWS = 64
 
+_SWITCHES = ("jitter_additive", "legacy_crop")
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Settings of the chain Fourier surrogate -> multiplicative jitter -> rescaling -> lead dropout.
+    """Settings of the chain random crop -> Fourier surrogate -> jitter -> rescaling -> lead dropout.
 
     Attributes:
         gate: Probability that a sample goes through the chain at all.
         surrogate_eps: Size of the phase turn, in turns; 0 switches the surrogate off.
         surrogate_p: Probability of the surrogate for each sample that passed the gate.
-        jitter_sigma: Standard deviation of the noise factor; 0 switches the jitter off.
-        jitter_amplitude: Share of the sample that the noise multiplies.
+        jitter_sigma: Standard deviation of the noise; 0 switches the jitter off.
+        jitter_amplitude: Factor of the noise.
         jitter_p: Probability of the jitter.
+        jitter_additive: Add the noise to the sample, as the text of the reference says, instead of multiplying it with
+            the sample, as its code does: x + a n instead of x + a x n.
         rescale_sigma: Standard deviation of the scale factor about 1; 0 switches it off.
         rescale_p: Probability of the rescaling.
         lead_dropout: Probability that one lead is set to zero, for each lead.
+        legacy_crop: Whoever crops a window before the chain never takes the last start, as the reference.
     """
 
     gate: float = 1.0
@@ -47,9 +61,11 @@ class AugmentConfig:
     jitter_sigma: float = 0.0
     jitter_amplitude: float = 0.6
     jitter_p: float = 1.0
+    jitter_additive: bool = False
     rescale_sigma: float = 0.0
     rescale_p: float = 1.0
     lead_dropout: float = 0.0
+    legacy_crop: bool = False
 
     def __post_init__(self) -> None:
         for name in ("gate", "surrogate_p", "jitter_p", "rescale_p", "lead_dropout"):
@@ -58,8 +74,11 @@ class AugmentConfig:
         for name in ("surrogate_eps", "jitter_sigma", "jitter_amplitude", "rescale_sigma"):
             if not 0.0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the settings as a plain dictionary."""
         return asdict(self)
 
@@ -70,7 +89,8 @@ class AugmentConfig:
         unknown = [key for key in data if key not in known]
         if unknown:
             raise ValueError(f"unknown augmentation settings {', '.join(unknown)}; known: {', '.join(known)}")
-        return cls(**{key: float(value) for key, value in data.items()})
+        values: dict[str, Any] = {key: value if key in _SWITCHES else float(value) for key, value in data.items()}
+        return cls(**values)
 
 
 def _mmcl(jitter: float, rescale: float, eps: float) -> AugmentConfig:
@@ -165,13 +185,17 @@ class EcgAugment:
         # block by block, so that a block's spectrum and noise stay in the processor's cache
         for rows in _blocks(ecg_BLT):
             block = ecg_BLT[rows] if phase is None else _turned(ecg_BLT[rows], phase[rows])
-            if jitter is None:
-                factor = scale[rows, None, None]
-            else:
+            factor, added = scale[rows, None, None], None
+            if jitter is not None and c.jitter_additive:
+                added = draw.factor(seed, rows, torch.zeros_like(scale[rows]), jitter[rows] * scale[rows])
+            elif jitter is not None:
                 factor = draw.factor(seed, rows, scale[rows], jitter[rows] * scale[rows])
             if keep is not None:
-                factor = factor * keep[rows, :, None].to(factor.dtype)
+                kept = keep[rows, :, None].to(factor.dtype)
+                factor, added = factor * kept, added * kept if added is not None else None
             torch.mul(block, factor, out=out[rows])
+            if added is not None:
+                out[rows].add_(added)
         return out
 
     def _phase(self, draw: _Draw, passed: Tensor) -> Tensor | None:
@@ -268,40 +292,3 @@ def _blocks(ecg_BLT: Tensor) -> Iterator[slice]:
     size = max(1, _BLOCK_VALUES // math.prod(ecg_BLT.shape[1:])) if ecg_BLT.device.type == "cpu" else batch
     for begin in range(0, batch, size):
         yield slice(begin, min(begin + size, batch))
-
-
-def crop_start(ecg_BLT: Tensor, n: int) -> Tensor:
-    """Return the first n samples (B, L, n): the crop of evaluation."""
-    _check_crop(ecg_BLT, n)
-    return ecg_BLT[..., :n]
-
-
-def crop_random(ecg_BLT: Tensor, n: int, generator: torch.Generator, shard: Shard = (0, 1)) -> Tensor:
-    """Return n consecutive samples of each sample, all leads alike.
-
-    The start is uniform over 0 .. T - n - 1: as in the reference the last start is never drawn; T == n gives 0.
-
-    Args:
-        ecg_BLT: (B, L, T).
-        n: Length of the crop.
-        generator: In the same state on every rank.
-        shard: (rank, world) of this part of the global batch.
-
-    Returns:
-        (B, L, n), a copy.
-    """
-    _check_crop(ecg_BLT, n)
-    batch = ecg_BLT.shape[0]
-    rank, world = shard
-    spread = max(ecg_BLT.shape[-1] - n, 1)
-    start = torch.randint(spread, (batch * world,), generator=generator, device=generator.device)
-    start = start[rank * batch : (rank + 1) * batch].to(ecg_BLT.device)
-    if ecg_BLT.device.type == "cpu":  # copying runs of memory is twice as fast as gathering; elsewhere it would wait
-        return torch.stack([x.narrow(-1, s, n) for x, s in zip(ecg_BLT, start.tolist(), strict=True)])
-    windows = ecg_BLT.unfold(-1, n, 1)  # a view (B, L, T - n + 1, n)
-    return windows[torch.arange(batch, device=ecg_BLT.device), :, start]
-
-
-def _check_crop(ecg_BLT: Tensor, n: int) -> None:
-    if not 0 < n <= ecg_BLT.shape[-1]:
-        raise ValueError(f"cannot crop {n} samples from {ecg_BLT.shape[-1]}")

@@ -217,6 +217,7 @@ class CmrEncoderConfig(StrictConfig):
         in_channels: Channels of a timm model (slices times frames); None in a run file, set in a built module.
         timm_args: Further arguments of `timm.create_model`, for instance {"channels": [32, 64, 128, 256]}, which makes
             a ResNet of half the width.
+        centered: Whether a timm model sees the input moved from [0, 1] to [-1, 1]; the reference's sees it as it is.
         channels_last: Memory layout of a timm model's weights and input; faster for convolutions.
         pretrained: Start a timm model from its published weights (needs the network; never in tests).
         centered: A timm model sees the input mapped from [0, 1] to [-1, 1]; False: as it is, for weights that were
@@ -227,6 +228,7 @@ class CmrEncoderConfig(StrictConfig):
     name: str = "resnet50"
     in_channels: int | None = Field(default=None, gt=0)
     timm_args: dict[str, Any] = Field(default_factory=dict)
+    centered: bool = True
     channels_last: bool = True
     pretrained: bool = False
     centered: bool = True

@@ -16,7 +16,7 @@ _NO_DECAY = ("cls_token", "pos_embed", "mask_token")
 
 
 def parameter_groups(
-    objective: nn.Module, lr: float, weight_decay: float, layer_decay: float = 1.0
+    objective: nn.Module, lr: float, weight_decay: float, layer_decay: float = 1.0, decay_tokens: bool = False
 ) -> list[dict[str, Any]]:
     """Group the trainable parameters of an objective.
 
@@ -28,6 +28,7 @@ def parameter_groups(
         lr: Learning rate of the last layers.
         weight_decay: Decay of matrices; vectors, biases, norms, tokens and position codes get none.
         layer_decay: Factor from one layer to the one before it, in (0, 1].
+        decay_tokens: Decay tokens and learned position codes too, which have more than one dimension.
 
     Returns:
         Optimiser groups with `params`, `lr`, `weight_decay`, `lr_scale` and `names`, in a fixed order.
@@ -42,7 +43,8 @@ def parameter_groups(
     for name, parameter in objective.named_parameters():
         if not parameter.requires_grad:
             continue
-        decays = parameter.ndim > 1 and name.rsplit(".", 1)[-1] not in _NO_DECAY
+        exempt = not decay_tokens and name.rsplit(".", 1)[-1] in _NO_DECAY
+        decays = parameter.ndim > 1 and not exempt
         distance = distances.get(name, 0) if layer_decay < 1 else 0
         scale = layer_decay**distance
         fresh = {"params": [], "names": [], "lr": lr * scale, "lr_scale": scale}

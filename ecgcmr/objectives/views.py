@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ecgcmr.cmr.augmentation import CmrAugment, CmrAugmentConfig
-from ecgcmr.ecg.augmentation import EcgAugment, crop_random, crop_start
+from ecgcmr.ecg.augmentation import EcgAugment
+from ecgcmr.ecg.crop import crop_random, crop_start
 from ecgcmr.models.ecg_mae import draw_masking, len_keep
 from ecgcmr.models.ecg_vit import EcgViT
 from ecgcmr.objectives.distributed import shard
@@ -64,7 +65,7 @@ def ecg_view(ecg: Tensor, n_samples: int, augment: EcgAugment | None, generator:
     if augment is None:
         return crop_start(ecg, n_samples)
     if ecg.shape[-1] > n_samples:
-        ecg = crop_random(ecg, n_samples, generator, shard=shard())
+        ecg = crop_random(ecg, n_samples, generator, shard=shard(), legacy=augment.config.legacy_crop)
     with full_precision(ecg):
         return augment(ecg, generator, shard=shard())
 

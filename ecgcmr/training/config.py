@@ -22,10 +22,12 @@ class EcgData(StrictConfig):
         pipeline: Name of an ECG pipeline (`ecgcmr.ecg.preprocessing.named_pipeline`).
         crop_samples: Input length of the model [samples at the pipeline's rate]: a random window in training, the
             first samples in evaluation; None takes the whole prepared recording.
+        dtype: How prepared ECGs are kept on disk: float16 (relative error 5e-4, half the size) or float32.
     """
 
     pipeline: str = "highpass"
     crop_samples: int | None = Field(default=None, gt=0)
+    dtype: Literal["float16", "float32"] = "float16"
 
 
 class CmrData(StrictConfig):
@@ -54,8 +56,11 @@ class DataConfig(StrictConfig):
         split: Name of one of its splits; training and validation subjects come from there.
         labels: Names of the labels to learn, in the order of the outputs.
         train_subjects: How many training subjects to use; None takes all. Smaller draws are nested in larger ones.
+        train_share: The same as a share of them; 0.1 and 0.01 are the low-data protocols of arXiv 2308.05764.
+        undersample: A binary label: training takes as many subjects without it as with it, and those of whom it is
+            not known are left out. Validation and test keep their prevalence.
         val_subjects: How many validation subjects to use; None takes all.
-        draw_seed: Which subjects `train_subjects` takes.
+        draw_seed: Which subjects `train_subjects`, `train_share` and `undersample` take.
     """
 
     cohort: str
@@ -64,8 +69,16 @@ class DataConfig(StrictConfig):
     cmr: CmrData = CmrData()
     labels: tuple[str, ...] = ()
     train_subjects: int | None = Field(default=None, gt=0)
+    train_share: float | None = Field(default=None, gt=0, le=1)
+    undersample: str | None = None
     val_subjects: int | None = Field(default=None, gt=0)
     draw_seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> DataConfig:
+        if self.train_subjects is not None and self.train_share is not None:
+            raise ValueError("train_subjects and train_share both limit the training subjects; set one of them")
+        return self
 
 
 class InitConfig(StrictConfig):
@@ -78,6 +91,7 @@ class InitConfig(StrictConfig):
         allow_other_pipeline: Accept weights that were trained on data prepared in another way than this run's.
         allow_other_split: Accept weights that were trained with another split of the same cohort, whose training
             subjects may be this run's test subjects.
+        fresh_fc_norm: Start the norm behind the ECG pooling afresh: the reference's files lack it.
     """
 
     ecg: str | None = None
@@ -85,6 +99,7 @@ class InitConfig(StrictConfig):
     decoder: bool = True
     allow_other_pipeline: bool = False
     allow_other_split: bool = False
+    fresh_fc_norm: bool = False
 
 
 class OptimConfig(StrictConfig):
@@ -97,6 +112,10 @@ class OptimConfig(StrictConfig):
         betas: Moments of Adam.
         weight_decay: Decay of weight matrices; biases, norms, tokens and position codes are exempt.
         decay_all: Decay those too (the reference's alignment does).
+        decay_tokens: Decay tokens and learned position codes, but not what has one dimension (the reference's masked
+            autoencoder does).
+        schedule: Renew the learning rate at each iteration, or at each epoch: then the first epoch has rate 0 and the
+            last of the warm-up the highest (LinearWarmupCosineAnnealing, which the reference's alignment takes).
         warmup_epochs: Linear warm-up from 0, in epochs; fractions are allowed.
         min_lr: Where the half-cycle cosine ends.
         layer_decay: Factor of the learning rate from one layer of an encoder to the one before it.
@@ -109,6 +128,8 @@ class OptimConfig(StrictConfig):
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(default=0.05, ge=0)
     decay_all: bool = False
+    decay_tokens: bool = False
+    schedule: Literal["iteration", "epoch"] = "iteration"
     warmup_epochs: float = Field(default=0.0, ge=0)
     min_lr: float = Field(default=0.0, ge=0)
     layer_decay: float = Field(default=1.0, gt=0, le=1)

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import numpy as np
-
 from ecgcmr.cmr.preprocessing import CmrPipeline
 from ecgcmr.cmr.preprocessing import named_pipeline as named_cmr_pipeline
 from ecgcmr.cohort.dataset import DatasetOptions, PairedDataset
@@ -17,8 +15,8 @@ from ecgcmr.ecg.preprocessing import EcgPipeline
 from ecgcmr.ecg.preprocessing import named_pipeline as named_ecg_pipeline
 from ecgcmr.objectives.facts import DataFacts, LabelFact
 from ecgcmr.training.config import CmrData, DataConfig
+from ecgcmr.training.draws import drawn_subjects
 from ecgcmr.training.loop import Feeds
-from ecgcmr.training.randomness import derive_seed
 
 log = logging.getLogger(__name__)
 
@@ -121,16 +119,10 @@ def _dataset(source: Source, config: DataConfig, part: str, modalities: Collecti
         source.ecg_pipeline if "ecg" in modalities else None,
         source.cmr_pipeline if "cmr" in modalities else None,
         config.labels,
-        DatasetOptions(require=require),
+        DatasetOptions(require=require, ecg_dtype=config.ecg.dtype),
     )
-    limit = config.train_subjects if part == "train" else config.val_subjects
-    if limit is None:
-        return dataset
-    subjects = dataset.unique_subjects
-    if limit > len(subjects):
-        raise ValueError(f"data.{part}_subjects is {limit}, but {len(subjects)} {part} subjects can be used")
-    draw = np.random.default_rng(derive_seed(config.draw_seed, f"{part} subjects"))
-    return dataset.subset(draw.permutation(subjects)[:limit])
+    drawn = drawn_subjects(dataset, config, part)
+    return dataset if drawn is None else dataset.subset(drawn)
 
 
 def _cmr_pipeline(config: CmrData) -> CmrPipeline:

@@ -34,8 +34,11 @@ def load_initial(objective: Objective, config: InitConfig, source: Source) -> No
             raise ValueError(f"init.{name}: {weights.folder} holds {', '.join(weights.modules)}, no {name!r}")
         _check_pipeline(name, weights, config, source)
         _check_split(name, weights, config, source)
+        state = weights.modules[name].state_dict()
+        if config.fresh_fc_norm and name == "ecg":
+            state = {key: value for key, value in state.items() if not key.startswith("fc_norm.")}
         try:
-            fresh = load_pretrained(parts[name], weights.modules[name].state_dict())
+            fresh = load_pretrained(parts[name], state)
         except ValueError as error:
             raise ValueError(
                 f"init.{name}: {weights.folder}: {error}; model.{name} of the run file must describe the module that "

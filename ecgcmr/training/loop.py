@@ -22,7 +22,7 @@ from ecgcmr.training.config import RunConfig
 from ecgcmr.training.early_stopping import EarlyStopping
 from ecgcmr.training.evaluate import evaluate, to_device
 from ecgcmr.training.losses import Meter, Totals, reduce_losses, total_loss
-from ecgcmr.training.optim import Schedule, absolute_lr, build_optimizer, set_lr
+from ecgcmr.training.optim import absolute_lr, build_optimizer, make_schedule, set_lr
 from ecgcmr.training.prefetch import prefetch
 from ecgcmr.training.progress import ProgressCallback, ProgressEvent
 from ecgcmr.training.randomness import derive_seed, torch_generator
@@ -97,7 +97,7 @@ class Trainer:
         self.total_steps = min(whole, train.max_steps or whole)
         self.global_batch = self.sampler.rows_per_rank * world.num_processes
         lr = absolute_lr(optim, self.global_batch)
-        self.schedule = Schedule(lr, optim.min_lr, optim.warmup_epochs * self.steps_per_epoch, self.total_steps)
+        self.schedule = make_schedule(optim, lr, self.steps_per_epoch, self.total_steps)
         self.stopping = EarlyStopping(train.mode, train.patience, train.max_delta)
         self.weights = dict(self.objective.loss_weights)
         optimizer = build_optimizer(self.objective, optim)

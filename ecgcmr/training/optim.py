@@ -28,26 +28,44 @@ def absolute_lr(config: OptimConfig, global_batch: int) -> float:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up from 0, then a half-cycle cosine, at each iteration (arXiv 1608.03983, without restarts).
+    """Linear warm-up from 0, then a half-cycle cosine (arXiv 1608.03983, without restarts), at each step or epoch.
 
     Attributes:
         lr: Highest learning rate.
         min_lr: Where the cosine ends.
         warmup_steps: Steps of the warm-up.
         total_steps: Steps of the whole run.
+        hold: Steps of an epoch, over which the rate is held; None renews it at each step.
     """
 
     lr: float
     min_lr: float
     warmup_steps: float
     total_steps: int
+    hold: int | None = None
 
     def at(self, step: int) -> float:
         """Give the learning rate of a step, counted from 0."""
+        if self.hold is not None:
+            return self._of_epoch(step // self.hold, self.hold)
         if step < self.warmup_steps:
             return self.lr * step / self.warmup_steps
         done = (step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1)
         return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+    def _of_epoch(self, epoch: int, hold: int) -> float:
+        """Give the rate of an epoch: 0 in the first, the highest in the last of the warm-up, then the cosine."""
+        warmup, epochs = self.warmup_steps / hold, self.total_steps / hold
+        if epoch < warmup:
+            return self.lr * min(epoch / max(warmup - 1, 1), 1.0)
+        done = (epoch - warmup) / max(epochs - warmup, 1)
+        return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def make_schedule(config: OptimConfig, lr: float, steps_per_epoch: int, total_steps: int) -> Schedule:
+    """Give the schedule of a run whose highest learning rate is `lr`."""
+    hold = steps_per_epoch if config.schedule == "epoch" else None
+    return Schedule(lr, config.min_lr, config.warmup_epochs * steps_per_epoch, total_steps, hold)
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
@@ -58,7 +76,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optim
     Raises:
         ValueError: If nothing is left to train.
     """
-    groups = parameter_groups(module, config.lr, config.weight_decay, config.layer_decay)
+    groups = parameter_groups(module, config.lr, config.weight_decay, config.layer_decay, config.decay_tokens)
     if not groups:
         raise ValueError("no parameter is left to train; freeze fewer modules in `objective`")
     if config.decay_all:

@@ -194,7 +194,7 @@ def test_augment__size_and_wrong_shapes() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"flip": 1.5}, {"rotation_deg": -1.0}, {"scale": [0.9, 0.5]}, {"ratio": [0.0, 1.0]}, {"zoom": 2}],
+    [{"flip": 1.5}, {"gate": -0.1}, {"rotation_deg": -1.0}, {"scale": [0.9, 0.5]}, {"ratio": [0.0, 1.0]}, {"zoom": 2}],
 )
 def test_config__wrong_values_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):

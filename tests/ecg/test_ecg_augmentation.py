@@ -83,6 +83,21 @@ def test_jitter__is_multiplicative_with_the_stated_size() -> None:
     assert abs(float(torch.corrcoef(torch.stack([flat[:-1], flat[1:]]))[0, 1])) < 0.01
 
 
+def test_jitter__additive_does_not_look_at_the_sample_but_for_its_scale() -> None:
+    """x + a N(0, sigma^2): noise on a silent sample too; then the scale of the sample multiplies both."""
+    config = AugmentConfig(jitter_sigma=0.25, jitter_additive=True)
+    x = _batch(20)
+    noise = EcgAugment(config)(torch.zeros_like(x), _generator(3))
+    torch.testing.assert_close(EcgAugment(config)(x, _generator(3)), x + noise, atol=1e-6, rtol=0)
+    assert float(noise.std()) == pytest.approx(0.6 * 0.25, rel=0.01)
+    assert float(EcgAugment(AugmentConfig(jitter_sigma=0.25))(torch.zeros_like(x), _generator(3)).abs().max()) == 0
+    both = EcgAugment(replace(config, rescale_sigma=0.5))
+    scale = both(torch.ones_like(x), _generator(3)) - both(torch.zeros_like(x), _generator(3))
+    torch.testing.assert_close(scale, scale[:, :1, :1].expand_as(scale), atol=1e-5, rtol=0)
+    dropping = EcgAugment(replace(config, lead_dropout=1.0))
+    assert float(dropping(x, _generator(3)).abs().max()) == 0
+
+
 def test_jitter__differs_between_samples_of_a_batch() -> None:
     noise = EcgAugment(AugmentConfig(jitter_sigma=0.25))(torch.ones(9, 12, 500), _generator())[:, 0] - 1.0
     correlation = torch.corrcoef(noise) - torch.eye(9)
@@ -192,6 +207,8 @@ def test_config__refuses_unknown_names_and_impossible_values() -> None:
         AugmentConfig.from_dict({"jiter_sigma": 0.1})
     with pytest.raises(ValueError, match="gate is a probability"):
         AugmentConfig(gate=1.5)
+    with pytest.raises(ValueError, match="legacy_crop must be true or false"):
+        AugmentConfig.from_dict({"legacy_crop": 1})
     with pytest.raises(ValueError, match="jitter_sigma must be"):
         AugmentConfig(jitter_sigma=-1.0)
     with pytest.raises(ValueError, match="unknown ECG augmentation 'mea'"):
@@ -200,19 +217,23 @@ def test_config__refuses_unknown_names_and_impossible_values() -> None:
         EcgAugment("mae")(_batch(), _generator(), shard=(2, 2))
 
 
-def test_crop_random__takes_consecutive_samples_and_never_the_last_start() -> None:
+@pytest.mark.parametrize(("legacy", "starts"), [(False, [0, 1, 2, 3, 4, 5]), (True, [0, 1, 2, 3, 4])])
+def test_crop_random__starts_are_uniform_and_only_the_reference_never_takes_the_last(
+    legacy: bool, starts: list[int]
+) -> None:
     t = torch.arange(30.0).expand(4000, 2, 30).clone()
-    got = crop_random(t, 25, _generator())
+    got = crop_random(t, 25, _generator(), legacy=legacy)
     start = got[:, 0, 0]
     torch.testing.assert_close(got, start[:, None, None] + torch.arange(25.0).expand(4000, 2, 25))
-    assert sorted(start.unique().tolist()) == [0, 1, 2, 3, 4]
-    share = torch.bincount(start.long()).float() / 4000
-    assert float((share - 0.2).abs().max()) < 0.03
+    assert sorted(start.unique().tolist()) == starts
+    share, p = torch.bincount(start.long()).float() / 4000, 1 / len(starts)
+    assert float((share - p).abs().max()) < 5 * math.sqrt(p * (1 - p) / 4000)
 
 
-def test_crop_random__whole_length_starts_at_zero() -> None:
+@pytest.mark.parametrize("legacy", [False, True])
+def test_crop_random__whole_length_starts_at_zero(legacy: bool) -> None:
     x = _batch()
-    torch.testing.assert_close(crop_random(x, 500, _generator()), x)
+    torch.testing.assert_close(crop_random(x, 500, _generator(), legacy=legacy), x)
 
 
 def test_crop_random__shards_together_equal_one_process() -> None:

@@ -139,13 +139,14 @@ def test_keys__are_frozen() -> None:
     ]  # fmt: skip
     assert found == {
         "data": [
-            "cohort", "split", "ecg", "ecg.pipeline", "ecg.crop_samples", "cmr", "cmr.pipeline", "cmr.crop_mm",
-            "cmr.size", "cmr.slices", "cmr.frames", "labels", "train_subjects", "val_subjects", "draw_seed",
+            "cohort", "split", "ecg", "ecg.pipeline", "ecg.crop_samples", "ecg.dtype", "cmr", "cmr.pipeline",
+            "cmr.crop_mm", "cmr.size", "cmr.slices", "cmr.frames", "labels", "train_subjects", "train_share",
+            "undersample", "val_subjects", "draw_seed",
         ],
-        "init": ["ecg", "cmr", "decoder", "allow_other_pipeline", "allow_other_split"],
+        "init": ["ecg", "cmr", "decoder", "allow_other_pipeline", "allow_other_split", "fresh_fc_norm"],
         "optim": [
-            "name", "lr", "lr_rule", "betas", "weight_decay", "decay_all", "warmup_epochs", "min_lr", "layer_decay",
-            "clip_grad",
+            "name", "lr", "lr_rule", "betas", "weight_decay", "decay_all", "decay_tokens", "schedule", "warmup_epochs",
+            "min_lr", "layer_decay", "clip_grad",
         ],
         "train": [
             "epochs", "max_steps", "batch_size", "eval_batch_size", "processes", "threads", "precision", "log_every",
