@@ -73,7 +73,10 @@ def step_in_pieces(name: str, dtype: torch.dtype, parts: int) -> dict[str, Tenso
     step = MicroBatches(accelerator, model, objective, batch, parts, lambda part: generator(42))
     loss, totals = reduce_losses(step.output(), objective.loss_weights, world()[1])
     step.backward(loss)
-    return {"loss": torch.tensor(total_loss(totals, objective.loss_weights)), **gradients(objective)}
+    return {
+        "loss": torch.tensor(total_loss(totals, objective.loss_weights), dtype=torch.float64),
+        **gradients(objective),
+    }
 
 
 def validation_row(name: str, at_once: int) -> dict[str, float]:

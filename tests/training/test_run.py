@@ -156,7 +156,7 @@ def test_resume__goes_on_from_the_checkpoint_before_a_broken_one(make_config: Ma
     whole = pretrain(make_config(out=str(tmp_path / "whole")))
     config = make_config(out=str(tmp_path / "parts"), **{"train.keep_every": 1})
     with pytest.raises(RunInterrupted):
-        pretrain(config, progress=interrupt_at(5))
+        pretrain(config, progress=interrupt_at(4))
     checkpoints = config.folder / "checkpoints"
     assert {path.name for path in checkpoints.iterdir()} == {"best", "last", "previous", "epoch-00001", "epoch-00002"}
     (checkpoints / "last/train_state.pt").write_bytes(b"half")
@@ -177,6 +177,7 @@ def test_pretrain__micro_batches_change_no_number(make_config: MakeConfig, tmp_p
     rows = [read_metrics(folder) for folder in folders]
     assert len(rows[0]) == 3
     for one, four in zip(*rows, strict=True):
+        assert four.pop("event") == one.pop("event")
         assert four == pytest.approx(one, rel=1e-4)
 
 
@@ -190,7 +191,7 @@ def test_data__orders_by_group_and_weight(make_config: MakeConfig) -> None:
     assert order().order is None
     feeds = order(group="sex", balance=1.0)
     taken = feeds.train.group_codes[feeds.order(3, 0)]
-    assert abs(2 * taken.mean() - 1) <= 1 / len(taken)
+    assert abs(2 * taken.mean() - 1) <= 1.001 / len(taken)
     assert len(set(feeds.train.batch([0, 1, 2, 3, 4, 5, 6, 7])["group"].tolist())) == 2
     older = order(weight="age")
     ages = older.train.subject_column("age").to_numpy()
