@@ -220,8 +220,6 @@ class CmrEncoderConfig(StrictConfig):
         centered: Whether a timm model sees the input moved from [0, 1] to [-1, 1]; the reference's sees it as it is.
         channels_last: Memory layout of a timm model's weights and input; faster for convolutions.
         pretrained: Start a timm model from its published weights (needs the network; never in tests).
-        centered: A timm model sees the input mapped from [0, 1] to [-1, 1]; False: as it is, for weights that were
-            trained so elsewhere.
     """
 
     kind: Literal["cmr_encoder"] = "cmr_encoder"
@@ -231,7 +229,6 @@ class CmrEncoderConfig(StrictConfig):
     centered: bool = True
     channels_last: bool = True
     pretrained: bool = False
-    centered: bool = True
     cine: CineConfig = CineConfig()
 
 

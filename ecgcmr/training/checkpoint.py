@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ecgcmr.hub.folder import independent_tensors, recover, write_folder
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 had no hash of meta.json itself; it is still read."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,11 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, model: Mapping[str, Tensor], train: Mapping[str, Any], meta: Mapping[str, Any]
+    folder: Path,
+    model: Mapping[str, Tensor],
+    train: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    keep: Path | None = None,
 ) -> None:
     """Write `model.safetensors`, `train_state.pt` and `meta.json`; `folder` is always the old or the new one, whole.
 
@@ -46,6 +51,7 @@ def save_checkpoint(
         model: State of the objective.
         train: State of the optimizer and so on: tensors, numbers, text, lists, dicts; empty writes no file.
         meta: Plain values for `meta.json`; version and hashes are added.
+        keep: Where the checkpoint that is replaced goes; None removes it.
 
     Raises:
         OSError: If it cannot be written; with a full disk the message says that the old one is intact.
@@ -56,8 +62,9 @@ def save_checkpoint(
         torch.save(dict(train), buffer)
         parts["train_state.pt"] = buffer.getvalue()
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
-    parts["meta.json"] = json.dumps({"format_version": FORMAT_VERSION, **meta, "sha256": hashes}, indent=1).encode()
-    write_folder(folder, parts, if_full="free space and continue with --resume")
+    about = {"format_version": FORMAT_VERSION, **meta, "sha256": hashes}
+    parts["meta.json"] = json.dumps({**about, "meta_sha256": _meta_digest(about)}, indent=1).encode()
+    write_folder(folder, parts, if_full="free space and continue with --resume", keep=keep)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -91,11 +98,18 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: missing; this folder is not a whole checkpoint") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not what a checkpoint's meta.json holds ({error!r})") from None
-    if meta.get("format_version") != FORMAT_VERSION or not isinstance(hashes, dict):
-        raise ValueError(
-            f"{path}: format_version is {meta.get('format_version')!r}, this program reads {FORMAT_VERSION}"
-        )
+    version = meta.get("format_version")
+    if version not in (1, FORMAT_VERSION) or not isinstance(hashes, dict):
+        raise ValueError(f"{path}: format_version is {version!r}, this program reads {FORMAT_VERSION}")
+    if version != 1 and meta.get("meta_sha256") != _meta_digest(meta):
+        raise ValueError(f"{path}: corrupt: its content has another sha256 than it says; use another checkpoint")
     return dict(meta)
+
+
+def _meta_digest(meta: Mapping[str, Any]) -> str:
+    """Hash of all that meta.json says but of the hash itself."""
+    plain = {key: value for key, value in meta.items() if key != "meta_sha256"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _verified(path: Path, digest: str) -> bytes:

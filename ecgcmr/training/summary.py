@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ecgcmr.hub.card import Card
+from ecgcmr.hub.card import Card, Metric, metrics_of_run
 from ecgcmr.objectives.facts import DataFacts
 from ecgcmr.training.data import Source
 from ecgcmr.training.initialize import data_identity
@@ -60,6 +60,6 @@ def make_card(trainer: Trainer, source: Source) -> Card:
         license=config.license or ("MIT" if simulated else "not stated"),
         provenance=schema.provenance,
         trained_on=f"{len(train)} items of {len(train.unique_subjects)} subjects of the cohort {schema.name!r}",
-        metrics=metrics,
+        metrics=tuple(Metric.model_validate(row) for row in metrics_of_run(metrics)),
         run={**data_identity(source), "seed": config.seed, "steps": trainer.position.step},
     )

@@ -51,7 +51,8 @@ def test_signal__gives_the_embedding_of_the_original(
     text = " ".join(converted.notes)
     assert "6, by the published size 'tiny'" in text
     assert "no retrieval" in text
-    assert ("identity" not in text) and ("norm.* is in the file" in text)
+    assert "identity" not in text
+    assert "norm.* is in the file" in text
 
 
 def test_signal__default_is_the_mean_with_a_norm_without_weights(state: dict[str, Tensor], tmp_path: Path) -> None:
