@@ -19,10 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 from ecgcmr.evaluation.metrics import Metric, check_pairs, get_metric, moment_terms, reduce_terms
 from ecgcmr.evaluation.ranking import auroc_and_precision, rank_rows
 from ecgcmr.evaluation.recalibration import logistic_lines
+from ecgcmr.evaluation.weighting import CHUNK_ELEMENTS, weighted_sums
 
 MAX_DEGENERATE = 0.05
 """Share of draws without a value (one class only) above which an interval is called not estimable."""
-_CHUNK_ELEMENTS = 4_000_000
 
 
 class Interval(NamedTuple):
@@ -114,7 +114,7 @@ def draw_subjects(
         members = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
     for columns in members:
         size = columns.size
-        step = max(1, _CHUNK_ELEMENTS // size)
+        step = max(1, CHUNK_ELEMENTS // size)
         for start in range(0, n_draws, step):
             n = min(step, n_draws - start)
             drawn = generator.integers(0, size, (n, size)) + np.arange(n)[:, None] * size
@@ -199,16 +199,6 @@ def _evaluate(
         for i, part in zip(moments, parts, strict=True):
             result[i] = reduce_terms(metrics[i], part)
     return result
-
-
-def weighted_sums(
-    terms: NDArray[np.float64], rows: NDArray[np.int64], counts: NDArray[np.uint16]
-) -> NDArray[np.float64]:
-    """Sums (draws, k) of terms (N, k): first within subjects, then one product with the counts."""
-    by_subject = np.stack([np.bincount(rows, weights=t, minlength=counts.shape[1]) for t in terms.T], axis=1)
-    step = max(1, _CHUNK_ELEMENTS // counts.shape[1])
-    parts = [counts[i : i + step].astype(np.float64) @ by_subject for i in range(0, counts.shape[0], step)]
-    return np.concatenate(parts)
 
 
 def percentile_interval(value: float, draws: ArrayLike, level: float = 0.95) -> Interval:

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ecgcmr.evaluation.bootstrap import Bootstrapped, Interval, SubjectDraws, observed_rows, weighted_sums
+from ecgcmr.evaluation.bootstrap import Bootstrapped, Interval, SubjectDraws, observed_rows
 from ecgcmr.evaluation.moments import ratio, refuse_scores
+from ecgcmr.evaluation.weighting import weighted_sums
 
 Array = NDArray[np.float64]
 
