@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ecgcmr.evaluation.bootstrap import Interval, SubjectDraws, bootstrap_metrics, percentile_interval
+from ecgcmr.evaluation.bootstrap import Bootstrapped, Interval, SubjectDraws, bootstrap_metrics, percentile_interval
 from ecgcmr.evaluation.metrics import choose_threshold, get_metric, metrics_for, threshold_at_specificity
 from ecgcmr.evaluation.results import DIFFERENCE, make_row
 
@@ -94,17 +94,29 @@ def score_predictions(
     """
     if not tables:
         raise ValueError(f"no predictions for arm {key.arm!r}")
-    scores = []
+    scores: list[Score] = []
     for target, kind in kinds.items():
         by_seed = [_score_target(table, target, kind, draws, metrics) for table in tables.values()]
-        common = [name for name in by_seed[0] if all(name in other for other in by_seed)]
-        for name in common:
-            found = [seed_scores[name] for seed_scores in by_seed]
-            if len({one.n_items for one in found}) != 1:
-                raise ValueError(f"arm {key.arm!r}, target {target!r}: seeds were tested on different rows")
-            values = np.array([one.value for one in found])
-            stacked = np.stack([one.draws for one in found])
-            scores.append(Score(key, target, name, tuple(tables), values, stacked, found[0].n_subjects))
+        scores += stack_seeds(key, target, tuple(tables), by_seed)
+    return scores
+
+
+def stack_seeds(
+    key: ArmKey, target: str, seeds: tuple[int, ...], by_seed: Sequence[Mapping[str, Bootstrapped]]
+) -> list[Score]:
+    """A score for each metric that all seeds have.
+
+    Raises:
+        ValueError: When the seeds were tested on different rows.
+    """
+    scores = []
+    for name in (name for name in by_seed[0] if all(name in other for other in by_seed)):
+        found = [seed_scores[name] for seed_scores in by_seed]
+        if len({one.n_items for one in found}) != 1:
+            raise ValueError(f"arm {key.arm!r}, target {target!r}: seeds were tested on different rows")
+        values = np.array([one.value for one in found])
+        stacked = np.stack([one.draws for one in found])
+        scores.append(Score(key, target, name, seeds, values, stacked, found[0].n_subjects))
     return scores
 
 
@@ -210,6 +222,8 @@ def is_better(metric: str, value: float) -> bool:
     name = metric.removesuffix(DIFFERENCE)
     if name.startswith("recall_at_") or name == "median_rank":
         return value < 0 if name == "median_rank" else value > 0
+    if name.startswith(("harrell_c", "uno_c", "auc_at_", "ipa", "brier_at_", "ibs")):
+        return value < 0 if name.startswith(("brier_at_", "ibs")) else value > 0
     better = get_metric(name).better
     if better in ("zero", "one"):
         raise ValueError(f"{name} is best at {better}: the sign of a difference does not say which arm is better")
