@@ -193,11 +193,28 @@ class PairedDataset:
         column = self.options.group
         if column is None:
             return np.zeros(len(self.subjects), dtype=np.int64)
+        table = self._subject_table(column)
+        codes = pd.Series(pd.factorize(table[column], sort=True)[0], index=table.index)
+        return codes.loc[self.subjects].to_numpy(dtype=np.int64)
+
+    @property
+    def group_codes(self) -> NDArray[np.int64]:
+        """Group of each item (n,), -1 where it is not known."""
+        return self._group_tensor.numpy()
+
+    def subject_column(self, column: str) -> pd.Series:
+        """Give a column of subjects.parquet for each item (n,).
+
+        Raises:
+            ValueError: If there is no such column; names those there are.
+        """
+        return self._subject_table(column)[column].loc[self.subjects]
+
+    def _subject_table(self, column: str) -> pd.DataFrame:
         table = self.cohort.subjects.set_index("subject")
         if column not in table:
             raise ValueError(f"{self.cohort.path}: no group column {column!r}; have {list(table.columns)}")
-        codes = pd.Series(pd.factorize(table[column], sort=True)[0], index=table.index)
-        return codes.loc[self.subjects].to_numpy(dtype=np.int64)
+        return table
 
     def _item_labels(self) -> NDArray[np.float64]:
         return item_labels(self.cohort, self.label_names, self.subjects, self.recording_rows)

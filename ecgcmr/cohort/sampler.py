@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+
+Order = Callable[[int, int], NDArray[np.int64]]
+"""(seed, epoch) to the samples of an epoch (n,); `ecgcmr.cohort.orders` has others than a permutation."""
 
 _PURPOSE_ORDER = 0x0E9C  # keeps the stream of this purpose apart from other draws with the same seed
 
@@ -31,7 +34,7 @@ def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 class BatchSampler:
-    """Yields index arrays of one rank; all ranks together walk through `epoch_order`.
+    """Yields index arrays of one rank; all ranks together walk through `epoch_order`, or another order.
 
     Global step s takes order[s*P*B : (s+1)*P*B]; rank r its contiguous slice of B. The last partial global batch is
     dropped, except when it is the only one: then each rank takes n // P samples.
@@ -40,7 +43,9 @@ class BatchSampler:
     another number of processes as long as the global batch stays the same. A batch counts as done once handed out.
     """
 
-    def __init__(self, n: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, n: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, order: Order | None = None
+    ) -> None:
         if n < 1 or batch_size < 1:
             raise ValueError(f"need at least one sample and a positive batch size, got n={n}, batch_size={batch_size}")
         if not 0 <= rank < world:
@@ -49,6 +54,7 @@ class BatchSampler:
             raise ValueError(f"{n} samples cannot feed {world} processes; use more data or fewer processes")
         self.n, self.batch_size, self.seed, self.rank, self.world = n, batch_size, seed, rank, world
         self._epoch, self._position = 0, 0
+        self._order: Order = order or (lambda seed, epoch: epoch_order(n, seed, epoch))
 
     @property
     def rows_per_rank(self) -> int:
@@ -72,7 +78,7 @@ class BatchSampler:
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         """Batches that are left in this epoch; afterwards the sampler stands at the start of the next one."""
         self._roll()
-        order = epoch_order(self.n, self.seed, self._epoch)
+        order = self._order(self.seed, self._epoch)
         step = self.rows_per_rank * self.world
         while self.steps_left > 0:
             start = self._position + self.rank * self.rows_per_rank

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 
-def write_folder(folder: Path, parts: Mapping[str, bytes], if_full: str) -> None:
+def write_folder(folder: Path, parts: Mapping[str, bytes], if_full: str, keep: Path | None = None) -> None:
     """Write a folder so that `folder` is always the old one or the new one, whole.
 
     The parts are written to a hidden sibling and synchronized, then the folders are renamed. A process that is
@@ -21,6 +21,7 @@ def write_folder(folder: Path, parts: Mapping[str, bytes], if_full: str) -> None
         folder: Where it shall be; its parent is made; what was there is replaced.
         parts: Contents by file name.
         if_full: What the user can do when the disk is full.
+        keep: Where the folder that is replaced goes, a sibling; what was there is removed. None removes the old folder.
 
     Raises:
         OSError: If it cannot be written; what was there before is untouched.
@@ -44,6 +45,9 @@ def write_folder(folder: Path, parts: Mapping[str, bytes], if_full: str) -> None
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)
+    if keep is not None and old.exists():
+        shutil.rmtree(keep, ignore_errors=True)
+        old.rename(keep)
     _sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 

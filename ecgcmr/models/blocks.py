@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ecgcmr.models.distributed import world
+from ecgcmr.models.distributed import row_shard
 
 LAYER_NORM_EPS = 1e-6
 
@@ -109,7 +109,7 @@ def stochastic_depth(
     """
     if drop_path == 0 or not torch.is_grad_enabled():
         return None
-    rank, n_processes = world()
+    rank, n_processes = row_shard()
     rows = like.shape[0]
     drawn_on = generator.device if generator is not None else like.device
     draw = torch.rand(depth, 2, n_processes * rows, generator=generator, device=drawn_on).to(like.device)

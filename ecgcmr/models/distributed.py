@@ -6,18 +6,56 @@ Without an initialized process group everything here is the identity of a world 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+_part: ContextVar[tuple[int, int]] = ContextVar("part", default=(0, 1))
+
 
 def world() -> tuple[int, int]:
-    """Give (rank, number of processes); (0, 1) outside a process group."""
-    if dist.is_available() and dist.is_initialized():
+    """Give (rank, number of processes); (0, 1) outside a process group and inside `alone()`."""
+    if not _alone.get() and dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Compute as a world of one: nothing is gathered or summed, because this process holds all rows."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
+@contextmanager
+def part_of_draw(part: int, parts: int) -> Iterator[None]:
+    """Say that the rows at hand are part `part` of `parts` equal ones of this process's rows.
+
+    What is drawn then is what the whole would have drawn for these rows, if the generator starts in the same state:
+    a batch that is computed in pieces sees the augmentations, masks and dropped paths of the batch.
+    """
+    if not 0 <= part < parts:
+        raise ValueError(f"part must lie in 0 ... {parts - 1}, got {part}")
+    token = _part.set((part, parts))
+    try:
+        yield
+    finally:
+        _part.reset(token)
+
+
+def row_shard() -> tuple[int, int]:
+    """Give (index, number) of the equal contiguous parts of a global draw, of which this process computes one now."""
+    (rank, n_processes), (part, parts) = world(), _part.get()
+    return rank * parts + part, n_processes * parts
 
 
 class _Gather(torch.autograd.Function):

@@ -68,5 +68,8 @@ class PredictionHead(nn.Module):
 
     def predict(self, embedding: Tensor) -> Tensor:
         """Give predictions, (B, D) to (B, K): original units for regression labels, probabilities for binary ones."""
-        raw = self.forward(embedding)
+        return self.in_units(self.forward(embedding))
+
+    def in_units(self, raw: Tensor) -> Tensor:
+        """Turn raw outputs (B, K) into original units and probabilities."""
         return torch.where(self.is_binary, raw.sigmoid(), raw * self.std + self.mean)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -13,18 +14,11 @@ from torch.nn import functional
 from ecgcmr.cohort.batch import Batch
 from ecgcmr.ecg.augmentation import EcgAugment
 from ecgcmr.models.config import ModelConfig, StrictConfig
-from ecgcmr.objectives.base import Objective, ObjectiveOutput
-from ecgcmr.objectives.contrast import excluded_columns, ranks_of_positive, uniformity, unit_rows
-from ecgcmr.objectives.distributed import gather_with_gradient
+from ecgcmr.objectives.base import Mean, Objective, ObjectiveOutput
+from ecgcmr.objectives.contrast import by_rows, excluded_columns, potentials, ranks_of_positive, uniformity, unit_rows
+from ecgcmr.objectives.distributed import gather_rows, gather_with_gradient
 from ecgcmr.objectives.facts import DataFacts
-from ecgcmr.objectives.modules import (
-    freeze,
-    full_precision,
-    make_cmr_encoder,
-    make_ecg_encoder,
-    make_projection,
-    masked_mean,
-)
+from ecgcmr.objectives.modules import freeze, full_precision, make_cmr_encoder, make_ecg_encoder, make_projection
 from ecgcmr.objectives.views import Augmentation, cmr_view, ecg_view, kept_tokens, make_cmr_augment, the_generator
 
 MAX_LOG_SCALE = math.log(100.0)
@@ -56,23 +50,33 @@ class ClipAlignConfig(StrictConfig):
 
 
 def clip_loss(
-    image: Tensor, ecg: Tensor, scale: Tensor, image_weight: float, exclusion: tuple[Tensor, Tensor]
+    image: Tensor,
+    ecg: Tensor,
+    scale: Tensor,
+    image_weight: float,
+    exclusion: tuple[Tensor, Tensor],
+    candidates: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Symmetric cross entropy of matching pairs, rows image and columns ECG.
+
+    Each process holds the logits of its own rows only, (B, G) and not (G, G); the gathers return the gradients of the
+    other processes' rows, so that loss and gradient are those of the whole matrix.
 
     Args:
         image: CMR projections (B, D) of this process, of length 1.
         ecg: ECG projections (B, D) of this process, of length 1.
-        scale: 1 / tau, ().
+        scale: 1 / tau, () or (B, 1).
         image_weight: Weight of image-to-ECG.
         exclusion: `excluded` (B, G) and `own` (B,) of `excluded_columns`.
+        candidates: All images and ECGs, (G, D) each; None gathers them from the processes.
 
     Returns:
         Loss (B,) of each pair, and the logits (B, G) of image-to-ECG and of ECG-to-image.
     """
     excluded, own = exclusion
-    from_image = (scale * image @ gather_with_gradient(ecg).T).masked_fill(excluded, -torch.inf)
-    from_ecg = (scale * ecg @ gather_with_gradient(image).T).masked_fill(excluded, -torch.inf)
+    all_images, all_ecgs = candidates or (gather_with_gradient(image), gather_with_gradient(ecg))
+    from_image = (scale * image @ all_ecgs.T).masked_fill(excluded, -torch.inf)
+    from_ecg = (scale * ecg @ all_images.T).masked_fill(excluded, -torch.inf)
     loss = image_weight * functional.cross_entropy(from_image, own, reduction="none")
     loss = loss + (1 - image_weight) * functional.cross_entropy(from_ecg, own, reduction="none")
     return loss, from_image, from_ecg
@@ -134,25 +138,43 @@ class ClipAlign(Objective):
         keep = kept_tokens(self.ecg_encoder, ecg.shape[0], self.config.token_drop, generator)
         return image, unit_rows(self.ecg_projection(self.ecg_encoder(ecg, generator, keep)))
 
-    def forward(self, batch: Batch, generator: object | None = None) -> ObjectiveOutput:
-        """Compare each subject's CMR with all ECGs of the global batch, and the reverse."""
+    def represent(self, batch: Batch, generator: object | None = None) -> dict[str, Tensor]:
+        """Give projections `image` and `ecg` (B, D) of length 1, and `scale` (B,), 1 / tau for each row."""
         random = the_generator(generator, self.training, batch["ecg"].device)
-        valid = batch["has_ecg"] & batch["has_cmr"]
         image, ecg = self.project(batch, random)
-        exclusion = excluded_columns(batch["subject"], valid)
+        # A row each, so that the temperature takes part in every piece of a batch as all other parameters do.
+        return {"image": image, "ecg": ecg, "scale": self.log_scale.exp().expand(image.shape[0])}
+
+    def compare(self, rows: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
+        """Compare each subject's CMR with all ECGs of the global batch, and the reverse."""
+        image, ecg, scale = rows["image"], rows["ecg"], rows["scale"]
+        subject, valid = batch["subject"], batch["has_ecg"] & batch["has_cmr"]
+        valids = gather_rows(valid)
         with full_precision(image):
-            loss, from_image, from_ecg = clip_loss(
-                image, ecg, self.log_scale.exp(), self.config.image_weight, exclusion
-            )
-        zero = torch.zeros((), dtype=loss.dtype, device=loss.device)
+            everything = gather_with_gradient(image), gather_with_gradient(ecg)
+
+            def terms(part: slice) -> dict[str, Tensor]:
+                excluded, own = excluded_columns(subject, valid, part)
+                loss, from_image, from_ecg = clip_loss(
+                    image[part], ecg[part], scale[part, None], self.config.image_weight, (excluded, own), everything
+                )
+                return {
+                    "loss": loss,
+                    "cmr_to_ecg": ranks_of_positive(from_image, own),
+                    "ecg_to_cmr": ranks_of_positive(from_ecg, own),
+                    "cmr": potentials(image[part], everything[0], own, valids),
+                    "ecg": potentials(ecg[part], everything[1], own, valids),
+                }
+
+            found = by_rows(terms, image.shape[0], valids.shape[0])
+        loss = torch.where(valid, found["loss"], torch.zeros((), dtype=image.dtype, device=image.device))
         metrics = {
-            "temperature": self.log_scale.detach().neg().exp(),
-            "alignment": masked_mean((image - ecg).square().sum(-1), valid),
-            "uniformity_ecg": uniformity(ecg.detach()[valid]),
-            "uniformity_cmr": uniformity(image.detach()[valid]),
+            "temperature": Mean.over(scale.reciprocal(), torch.ones_like(valid)),
+            "alignment": Mean.over((image - ecg).square().sum(-1), valid),
+            "uniformity_ecg": uniformity(found["ecg"], valid),
+            "uniformity_cmr": uniformity(found["cmr"], valid),
         }
-        for direction, logits in (("cmr_to_ecg", from_image), ("ecg_to_cmr", from_ecg)):
-            place = ranks_of_positive(logits, exclusion[1])
+        for direction in ("cmr_to_ecg", "ecg_to_cmr"):
             for k in (1, 5):
-                metrics[f"{direction}_top{k}"] = masked_mean((place < k).to(loss.dtype), valid)
-        return ObjectiveOutput({"clip": torch.where(valid, loss, zero)}, {"clip": valid}, metrics)
+                metrics[f"{direction}_top{k}"] = Mean.over((found[direction] < k).to(loss.dtype), valid)
+        return ObjectiveOutput({"clip": loss}, {"clip": valid}, metrics)

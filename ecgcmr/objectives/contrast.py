@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ecgcmr.objectives.distributed import gather_rows, shard
+from ecgcmr.objectives.base import Mean
+from ecgcmr.objectives.distributed import gather_rows, world
 from ecgcmr.objectives.modules import wide
+
+MAX_LOGITS = 2**24
+"""How many similarities are held at once where no gradient is needed; a whole validation set may have more."""
+
+WHOLE = slice(None)
 
 
 def unit_rows(x: Tensor) -> Tensor:
@@ -15,7 +23,25 @@ def unit_rows(x: Tensor) -> Tensor:
     return functional.normalize(wide(x), dim=-1)
 
 
-def excluded_columns(subject: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+def by_rows(compute: Callable[[slice], dict[str, Tensor]], rows: int, columns: int) -> dict[str, Tensor]:
+    """Compute values of each row, in pieces of at most `MAX_LOGITS` similarities where no gradient is needed.
+
+    Args:
+        compute: Gives named tensors (N, ...) for the N rows of a slice.
+        rows: Rows of this process.
+        columns: Similarities of each row.
+
+    Returns:
+        Named tensors (rows, ...).
+    """
+    if torch.is_grad_enabled() or rows * columns <= MAX_LOGITS:
+        return compute(WHOLE)
+    step = max(1, MAX_LOGITS // columns)
+    pieces = [compute(slice(start, start + step)) for start in range(0, rows, step)]
+    return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def excluded_columns(subject: Tensor, valid: Tensor, part: slice = WHOLE) -> tuple[Tensor, Tensor]:
     """Say which columns of the global batch are no negatives of this process's rows.
 
     A column is excluded if it has no data, or belongs to the subject of the row; a row's own column never is.
@@ -23,16 +49,16 @@ def excluded_columns(subject: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         subject: (B,) int64 of this process.
         valid: (B,) bool of this process.
+        part: Which rows to answer for; all by default.
 
     Returns:
         `excluded` (B, G) bool, and `own` (B,) int64, the column of each row, with G = world * B.
     """
-    rank, _ = shard()
-    rows = subject.shape[0]
+    rank, _ = world()
     subjects, valids = gather_rows(subject), gather_rows(valid)
-    own = torch.arange(rows, device=subject.device) + rank * rows
-    excluded = (subject[:, None] == subjects[None]) | ~valids[None]
-    excluded[torch.arange(rows, device=subject.device), own] = False
+    own = (torch.arange(subject.shape[0], device=subject.device) + rank * subject.shape[0])[part]
+    excluded = (subject[part, None] == subjects[None]) | ~valids[None]
+    excluded[torch.arange(own.shape[0], device=subject.device), own] = False
     return excluded, own
 
 
@@ -42,8 +68,29 @@ def ranks_of_positive(logits: Tensor, own: Tensor) -> Tensor:
     return (logits >= positive).sum(1) - 1
 
 
-def uniformity(unit: Tensor) -> Tensor:
-    """Log of the mean Gaussian potential of all pairs (arXiv 2005.10242); lower is more uniform; (N, D) to ()."""
-    if unit.shape[0] < 2:
-        return unit.new_zeros(())
-    return torch.pdist(unit).square().mul(-2).exp().mean().log()
+@torch.no_grad()
+def potentials(rows: Tensor, everything: Tensor, own: Tensor, valid: Tensor) -> Tensor:
+    """Sum the Gaussian potential exp(-2 d^2) of each row to all valid columns but itself (arXiv 2005.10242).
+
+    Args:
+        rows: (B, D) of length 1.
+        everything: (G, D) of length 1.
+        own: (B,) column of each row.
+        valid: (G,) bool.
+
+    Returns:
+        (B,).
+    """
+    near = (4 * (rows @ everything.T) - 4).exp()  # d^2 = 2 - 2 cos
+    return near.masked_fill(~valid, 0).scatter(1, own[:, None], 0).sum(1)
+
+
+def uniformity(potential: Tensor, valid: Tensor) -> Mean:
+    """Log of the mean potential of all pairs of the global batch; lower is more uniform.
+
+    Args:
+        potential: (B,) as `potentials` gives it.
+        valid: (B,) bool of this process.
+    """
+    pairs = valid.sum() * (gather_rows(valid).sum() - 1)
+    return Mean(Mean.over(potential, valid).total, pairs, log=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -11,11 +12,11 @@ from torch.nn import functional
 
 from ecgcmr.cohort.batch import Batch
 from ecgcmr.models.config import ModelConfig, StrictConfig
-from ecgcmr.objectives.base import Objective, ObjectiveOutput
-from ecgcmr.objectives.contrast import excluded_columns, ranks_of_positive, uniformity, unit_rows
-from ecgcmr.objectives.distributed import gather_with_gradient
+from ecgcmr.objectives.base import Mean, Objective, ObjectiveOutput
+from ecgcmr.objectives.contrast import by_rows, excluded_columns, potentials, ranks_of_positive, uniformity, unit_rows
+from ecgcmr.objectives.distributed import gather_rows, gather_with_gradient
 from ecgcmr.objectives.facts import DataFacts
-from ecgcmr.objectives.modules import full_precision, make_cmr_encoder, make_projection, masked_mean
+from ecgcmr.objectives.modules import full_precision, make_cmr_encoder, make_projection
 from ecgcmr.objectives.views import Augmentation, cmr_view, make_cmr_augment, the_generator
 
 
@@ -32,7 +33,14 @@ class CmrSimclrConfig(StrictConfig):
     cmr_augment: Augmentation = "reference"
 
 
-def nt_xent(view_a: Tensor, view_b: Tensor, excluded: Tensor, own: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def nt_xent(
+    view_a: Tensor,
+    view_b: Tensor,
+    excluded: Tensor,
+    own: Tensor,
+    temperature: float,
+    candidates: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Normalized temperature-scaled cross entropy over the views of all processes.
 
     Args:
@@ -41,11 +49,12 @@ def nt_xent(view_a: Tensor, view_b: Tensor, excluded: Tensor, own: Tensor, tempe
         excluded: (B, G) columns that are no negatives.
         own: (B,) column of each row.
         temperature: Softmax temperature.
+        candidates: All first and all second views, (G, D) each; None gathers them from the processes.
 
     Returns:
         Loss (B,), the mean of both views' as anchors, and place (B,) of the positive for the first view.
     """
-    all_a, all_b = gather_with_gradient(view_a), gather_with_gradient(view_b)
+    all_a, all_b = candidates or (gather_with_gradient(view_a), gather_with_gradient(view_b))
     itself = functional.one_hot(own, excluded.shape[1]).bool()
     losses, places = [], []
     for anchor, other, same in ((view_a, all_b, all_a), (view_b, all_a, all_b)):
@@ -72,22 +81,34 @@ class CmrSimclr(Objective):
         """Export encoder and projection."""
         return {"cmr": self.encoder, "cmr_projection": self.projection}
 
-    def forward(self, batch: Batch, generator: object | None = None) -> ObjectiveOutput:
-        """Compare two augmented views of each study with those of all others."""
+    def represent(self, batch: Batch, generator: object | None = None) -> dict[str, Tensor]:
+        """Give the projections `view_a` and `view_b` (B, D), of length 1, of two augmented views of each study."""
         random = the_generator(generator, self.training, batch["cmr"].device)
-        valid = batch["has_cmr"]
         views = [cmr_view(batch["cmr"], self.augment, random) for _ in range(2)]
         # One pass over both views, so that BatchNorm sees them together on every number of processes.
         projected = unit_rows(self.projection(self.encoder(torch.cat(views))))
         view_a, view_b = projected.chunk(2)
-        excluded, own = excluded_columns(batch["subject"], valid)
-        with full_precision(projected):
-            loss, place = nt_xent(view_a, view_b, excluded, own, self.config.temperature)
-        zero = torch.zeros((), dtype=loss.dtype, device=loss.device)
+        return {"view_a": view_a, "view_b": view_b}
+
+    def compare(self, rows: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
+        """Compare the two views of each study with those of all others."""
+        view_a, view_b = rows["view_a"], rows["view_b"]
+        subject, valid = batch["subject"], batch["has_cmr"]
+        valids = gather_rows(valid)
+        with full_precision(view_a):
+            everything = gather_with_gradient(view_a), gather_with_gradient(view_b)
+
+            def terms(part: slice) -> dict[str, Tensor]:
+                excluded, own = excluded_columns(subject, valid, part)
+                loss, place = nt_xent(view_a[part], view_b[part], excluded, own, self.config.temperature, everything)
+                return {"loss": loss, "place": place, "near": potentials(view_a[part], everything[0], own, valids)}
+
+            found = by_rows(terms, view_a.shape[0], valids.shape[0])
+        loss = torch.where(valid, found["loss"], torch.zeros((), dtype=view_a.dtype, device=view_a.device))
         metrics = {
-            "top1": masked_mean((place < 1).to(loss.dtype), valid),
-            "top5": masked_mean((place < 5).to(loss.dtype), valid),
-            "alignment": masked_mean((view_a - view_b).square().sum(-1), valid),
-            "uniformity": uniformity(view_a.detach()[valid]),
+            "top1": Mean.over((found["place"] < 1).to(loss.dtype), valid),
+            "top5": Mean.over((found["place"] < 5).to(loss.dtype), valid),
+            "alignment": Mean.over((view_a - view_b).square().sum(-1), valid),
+            "uniformity": uniformity(found["near"], valid),
         }
-        return ObjectiveOutput({"nt_xent": torch.where(valid, loss, zero)}, {"nt_xent": valid}, metrics)
+        return ObjectiveOutput({"nt_xent": loss}, {"nt_xent": valid}, metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -12,10 +13,10 @@ from ecgcmr.cohort.batch import Batch
 from ecgcmr.ecg.augmentation import EcgAugment
 from ecgcmr.models.config import EcgDecoderConfig, ModelConfig, StrictConfig
 from ecgcmr.models.ecg_mae import EcgMae, draw_masking, len_keep
-from ecgcmr.objectives.base import Objective, ObjectiveOutput
+from ecgcmr.objectives.base import Mean, Objective, ObjectiveOutput
 from ecgcmr.objectives.distributed import shard
 from ecgcmr.objectives.facts import DataFacts
-from ecgcmr.objectives.modules import make_ecg_encoder, masked_mean, wide
+from ecgcmr.objectives.modules import make_ecg_encoder, wide
 from ecgcmr.objectives.views import Augmentation, ecg_view, the_generator
 
 _VARIANCE_EPS = 1e-12
@@ -97,19 +98,23 @@ class MaskedEcg(Objective):
         """Export the encoder, and the decoder that draws reconstructions."""
         return {"ecg": self.mae.encoder, "ecg_decoder": self.mae.decoder}
 
-    def forward(self, batch: Batch, generator: object | None = None) -> ObjectiveOutput:
-        """Hide patches of the augmented ECG and compare the prediction with it."""
+    def represent(self, batch: Batch, generator: object | None = None) -> dict[str, Tensor]:
+        """Hide patches of the augmented ECG; give squared error and correlation (B,) of the prediction with it."""
         random = the_generator(generator, self.training, batch["ecg"].device)
         ecg = ecg_view(batch["ecg"], self.mae.encoder.n_samples, self.augment if self.training else None, random)
         masking = draw_masking((ecg.shape[0], self.tokens), self.keep, random, shard(), ecg.device)
         out = self.mae(ecg, masking, random)
         mse, ncc = self._terms(ecg, wide(out.patches), out.mask)
-        valid = batch["has_ecg"]
+        return {"mse": mse, "ncc": ncc}
+
+    def compare(self, rows: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
+        """Count the samples that have an ECG."""
+        mse, ncc, valid = rows["mse"], rows["ncc"], batch["has_ecg"]
         zero = torch.zeros((), dtype=mse.dtype, device=mse.device)
         return ObjectiveOutput(
             losses={"mse": torch.where(valid, mse, zero), "ncc": torch.where(valid, 1 - ncc, zero)},
             valid={"mse": valid, "ncc": valid},
-            metrics={"mse": masked_mean(mse, valid), "ncc": masked_mean(ncc, valid)},
+            metrics={"mse": Mean.over(mse, valid), "ncc": Mean.over(ncc, valid)},
         )
 
     def _terms(self, ecg: Tensor, patches: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -83,9 +83,3 @@ def full_precision(like: Tensor) -> torch.autocast:
 def wide(x: Tensor) -> Tensor:
     """Compute losses in float32 at least, whatever autocast chose."""
     return x if x.element_size() == 8 else x.float()
-
-
-def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Average values (B,) over the valid samples, 0 if there is none; detached, for metrics."""
-    weights = valid.to(values.dtype)
-    return ((values * weights).sum() / weights.sum().clamp(min=1)).detach()

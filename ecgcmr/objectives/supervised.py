@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from ecgcmr.cohort.batch import Batch
 from ecgcmr.ecg.augmentation import EcgAugment
 from ecgcmr.models.config import ModelConfig, StrictConfig
 from ecgcmr.models.ecg_vit import EcgViT
-from ecgcmr.objectives.base import Objective, ObjectiveOutput
+from ecgcmr.objectives.base import Mean, Objective, ObjectiveOutput
 from ecgcmr.objectives.distributed import sum_over_processes
 from ecgcmr.objectives.facts import DataFacts
 from ecgcmr.objectives.modules import freeze, make_cmr_encoder, make_ecg_encoder, make_head, wide
@@ -130,12 +131,20 @@ class Supervised(Objective):
         """Predict (B, K) in the labels' units, or probabilities; the objective must be in evaluation mode."""
         if self.training:
             raise ValueError("predict needs evaluation mode; call objective.eval() first")
-        return self.head.predict(self.embed(batch, the_generator(None, False, batch["ecg"].device)))
+        return self.label_values(self.represent(batch))
 
-    def forward(self, batch: Batch, generator: object | None = None) -> ObjectiveOutput:
-        """Predict the observed labels of each sample."""
+    def label_values(self, rows: Mapping[str, Tensor]) -> Tensor:
+        """Turn representations into predictions (B, K) in the labels' units, or probabilities."""
+        return self.head.in_units(rows["raw"])
+
+    def represent(self, batch: Batch, generator: object | None = None) -> dict[str, Tensor]:
+        """Give the raw outputs (B, K) of the head."""
         random = the_generator(generator, self.training, batch["labels"].device)
-        raw = wide(self.head(self.embed(batch, random)))
+        return {"raw": wide(self.head(self.embed(batch, random)))}
+
+    def compare(self, rows: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
+        """Compare the outputs with the observed labels of each sample."""
+        raw = rows["raw"]
         if batch["labels"].shape != raw.shape:
             raise ValueError(
                 f"batch has labels of shape {tuple(batch['labels'].shape)}, the head predicts {tuple(raw.shape)}: "
@@ -153,7 +162,7 @@ class Supervised(Objective):
             sample, counted = masked_label_loss(losses, observed, valid, self.config.legacy_denominator)
             out.losses[kind], out.valid[kind] = sample, counted
             shown = observed & valid[:, None]
-            out.metrics[f"{kind}_loss"] = ((losses * shown).sum() / shown.sum().clamp(min=1)).detach()
+            out.metrics[f"{kind}_loss"] = Mean.over(losses, shown)
         return out
 
     def _label_losses(self, kind: str, raw: Tensor, target: Tensor) -> Tensor:

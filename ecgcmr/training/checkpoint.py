@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ecgcmr.hub.folder import independent_tensors, recover, write_folder
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,11 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, model: Mapping[str, Tensor], train: Mapping[str, Any], meta: Mapping[str, Any]
+    folder: Path,
+    model: Mapping[str, Tensor],
+    train: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    keep: Path | None = None,
 ) -> None:
     """Write `model.safetensors`, `train_state.pt` and `meta.json`; `folder` is always the old or the new one, whole.
 
@@ -46,6 +50,7 @@ def save_checkpoint(
         model: State of the objective.
         train: State of the optimizer and so on: tensors, numbers, text, lists, dicts; empty writes no file.
         meta: Plain values for `meta.json`; version and hashes are added.
+        keep: Where the checkpoint that is replaced goes; None removes it.
 
     Raises:
         OSError: If it cannot be written; with a full disk the message says that the old one is intact.
@@ -56,8 +61,9 @@ def save_checkpoint(
         torch.save(dict(train), buffer)
         parts["train_state.pt"] = buffer.getvalue()
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
-    parts["meta.json"] = json.dumps({"format_version": FORMAT_VERSION, **meta, "sha256": hashes}, indent=1).encode()
-    write_folder(folder, parts, if_full="free space and continue with --resume")
+    about = {"format_version": FORMAT_VERSION, **meta, "sha256": hashes}
+    parts["meta.json"] = json.dumps({**about, "meta_sha256": _meta_digest(about)}, indent=1).encode()
+    write_folder(folder, parts, if_full="free space and continue with --resume", keep=keep)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -95,7 +101,15 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: format_version is {meta.get('format_version')!r}, this program reads {FORMAT_VERSION}"
         )
+    if meta.get("meta_sha256") != _meta_digest(meta):
+        raise ValueError(f"{path}: corrupt: its content has another sha256 than it says; use another checkpoint")
     return dict(meta)
+
+
+def _meta_digest(meta: Mapping[str, Any]) -> str:
+    """Hash of all that meta.json says but of the hash itself."""
+    plain = {key: value for key, value in meta.items() if key != "meta_sha256"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _verified(path: Path, digest: str) -> bytes:

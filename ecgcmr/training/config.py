@@ -13,59 +13,20 @@ from ecgcmr.config_errors import explain
 from ecgcmr.hub.folder import write_text
 from ecgcmr.models.config import ModelConfig, StrictConfig
 from ecgcmr.objectives.registry import ObjectiveConfig
+from ecgcmr.training.data_config import CmrData, DataConfig, EcgData
 
-
-class EcgData(StrictConfig):
-    """How ECGs are prepared.
-
-    Attributes:
-        pipeline: Name of an ECG pipeline (`ecgcmr.ecg.preprocessing.named_pipeline`).
-        crop_samples: Input length of the model [samples at the pipeline's rate]: a random window in training, the
-            first samples in evaluation; None takes the whole prepared recording.
-    """
-
-    pipeline: str = "highpass"
-    crop_samples: int | None = Field(default=None, gt=0)
-
-
-class CmrData(StrictConfig):
-    """How cines are prepared; None keeps the value of the named pipeline.
-
-    Attributes:
-        pipeline: Name of a CMR pipeline (`ecgcmr.cmr.preprocessing.named_pipeline`).
-        crop_mm: Side of the square that is cropped around the heart [mm].
-        size: Side of the prepared image [pixels].
-        slices: Number of slices (pipeline "cine").
-        frames: Number of frames (pipeline "cine").
-    """
-
-    pipeline: str = "three_frames"
-    crop_mm: float | None = Field(default=None, gt=0)
-    size: int | None = Field(default=None, gt=0)
-    slices: int | None = Field(default=None, gt=0)
-    frames: int | None = Field(default=None, gt=0)
-
-
-class DataConfig(StrictConfig):
-    """What the run learns from.
-
-    Attributes:
-        cohort: Folder of a cohort.
-        split: Name of one of its splits; training and validation subjects come from there.
-        labels: Names of the labels to learn, in the order of the outputs.
-        train_subjects: How many training subjects to use; None takes all. Smaller draws are nested in larger ones.
-        val_subjects: How many validation subjects to use; None takes all.
-        draw_seed: Which subjects `train_subjects` takes.
-    """
-
-    cohort: str
-    split: str = "default"
-    ecg: EcgData = EcgData()
-    cmr: CmrData = CmrData()
-    labels: tuple[str, ...] = ()
-    train_subjects: int | None = Field(default=None, gt=0)
-    val_subjects: int | None = Field(default=None, gt=0)
-    draw_seed: int = Field(default=0, ge=0)
+__all__ = [
+    "CmrData",
+    "DataConfig",
+    "EcgData",
+    "InitConfig",
+    "OptimConfig",
+    "RunConfig",
+    "TrainConfig",
+    "check_config",
+    "load_config",
+    "save_config",
+]
 
 
 class InitConfig(StrictConfig):
@@ -125,7 +86,11 @@ class TrainConfig(StrictConfig):
         epochs: Passes over the training subjects.
         max_steps: Stop after this many optimizer steps, if that comes earlier; the schedule ends there.
         batch_size: Samples of each process and step.
-        eval_batch_size: Samples of each process in evaluation; None is `batch_size`.
+        micro_batches: Pieces in which a process computes its samples, to fit into memory: loss and gradient stay those
+            of the whole batch, for one more forward pass.
+        micro_batch_norm: Accept that BatchNorm takes the statistics of a piece, not of the whole batch.
+        eval_batch_size: Samples that a process computes at once in evaluation, which changes no value (at most 128 are
+            used, and powers of two); None is `batch_size`.
         processes: Processes that must have started; None accepts what the launcher started.
         threads: Threads of each process on the CPU; None keeps what torch or the launcher chose.
         precision: auto (measured on this machine), bf16 or no (float32).
@@ -138,12 +103,18 @@ class TrainConfig(StrictConfig):
         max_delta: That tolerance, in the unit of the value.
         max_nonfinite: Steps in a row skipped for a loss or gradient that is not finite before the run stops.
         save_seconds: Least time between two checkpoints [s]; 0 writes one after each evaluation.
+        keep_every: Epochs between checkpoints that stay beside the last and the best one; None keeps none.
+        keep: How many of those stay, the newest.
+        timeout_seconds: How long a process waits for the others before it ends with an error [s]; longer than the
+            longest that one process alone is busy, for instance writing a checkpoint.
         trackers: Names that accelerate knows (tensorboard, wandb, ...); none by default.
     """
 
     epochs: int = Field(default=100, gt=0)
     max_steps: int | None = Field(default=None, gt=0)
     batch_size: int = Field(default=64, gt=0)
+    micro_batches: int = Field(default=1, gt=0)
+    micro_batch_norm: bool = False
     eval_batch_size: int | None = Field(default=None, gt=0)
     processes: int | None = Field(default=None, gt=0)
     threads: int | None = Field(default=None, gt=0)
@@ -157,6 +128,9 @@ class TrainConfig(StrictConfig):
     max_delta: float = Field(default=0.0, ge=0)
     max_nonfinite: int = Field(default=10, ge=0)
     save_seconds: float = Field(default=60.0, ge=0)
+    keep_every: int | None = Field(default=None, gt=0)
+    keep: int = Field(default=3, gt=0)
+    timeout_seconds: float = Field(default=600.0, gt=0)
     trackers: tuple[str, ...] = ()
 
     @model_validator(mode="after")

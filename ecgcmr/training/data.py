@@ -11,6 +11,8 @@ import numpy as np
 from ecgcmr.cmr.preprocessing import CmrPipeline
 from ecgcmr.cmr.preprocessing import named_pipeline as named_cmr_pipeline
 from ecgcmr.cohort.dataset import DatasetOptions, PairedDataset
+from ecgcmr.cohort.orders import GroupedOrder, WeightedOrder, balanced_shares
+from ecgcmr.cohort.sampler import Order
 from ecgcmr.cohort.splits import Split, open_split
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.ecg.preprocessing import EcgPipeline
@@ -110,7 +112,24 @@ def open_feeds(source: Source, config: DataConfig, modalities: Collection[str]) 
     )
     if val is None:
         log.warning("split %r has no validation subjects: the last weights are kept, not the best", config.split)
-    return Feeds(train, val)
+    return Feeds(train, val, _order(train, config))
+
+
+def _order(dataset: PairedDataset, config: DataConfig) -> Order | None:
+    """Make the order that `data.weight` or `data.balance` asks for."""
+    if config.weight is not None:
+        weights = dataset.subject_column(config.weight).to_numpy()
+        try:
+            return WeightedOrder(weights)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"data.weight: column {config.weight!r} of the subjects: {error}") from None
+    if not config.balance:
+        return None
+    groups = dataset.group_codes
+    unknown = int((groups < 0).sum())
+    if unknown:
+        raise ValueError(f"data.balance: {unknown} training items have no {config.group!r}, by which to balance them")
+    return GroupedOrder(groups, balanced_shares(groups, config.balance))
 
 
 def _dataset(source: Source, config: DataConfig, part: str, modalities: Collection[str]) -> PairedDataset:
@@ -121,7 +140,7 @@ def _dataset(source: Source, config: DataConfig, part: str, modalities: Collecti
         source.ecg_pipeline if "ecg" in modalities else None,
         source.cmr_pipeline if "cmr" in modalities else None,
         config.labels,
-        DatasetOptions(require=require),
+        DatasetOptions(require=require, group=config.group),
     )
     limit = config.train_subjects if part == "train" else config.val_subjects
     if limit is None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -20,13 +22,18 @@ log = logging.getLogger(__name__)
 TWO_PROCESSES = "accelerate launch --config_file configs/accelerate/cpu_2.yaml"
 
 
-def start_processes() -> PartialState:
+def start_processes(timeout_seconds: float | None = None) -> PartialState:
     """Join the other processes of the run, over gloo where there is no accelerator; may be called again.
 
     accelerate looks for several processes on the CPU only if it is told to use the CPU.
+
+    Args:
+        timeout_seconds: How long any of them waits for the others [s]; None keeps the backend's own limit. The first
+            call in a process decides.
     """
     wants_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    return PartialState(cpu=wants_cpu or not torch.accelerator.is_available())
+    limit = {} if timeout_seconds is None else {"timeout": timedelta(seconds=timeout_seconds)}
+    return PartialState(cpu=wants_cpu or not torch.accelerator.is_available(), **limit)
 
 
 def start_accelerator(precision: str, trackers: tuple[str, ...], folder: Path) -> Accelerator:
@@ -47,6 +54,41 @@ def start_accelerator(precision: str, trackers: tuple[str, ...], folder: Path) -
         project_dir=str(folder) if trackers else None,
         kwargs_handlers=[ddp],
     )
+
+
+class ProcessLostError(RuntimeError):
+    """Another process of the run ended or does not answer; this one cannot go on alone."""
+
+
+@contextmanager
+def name_lost_processes(folder: Path, n_processes: int) -> Iterator[None]:
+    """Say what it means when a collective fails: an exception of the backend names a socket and nothing else.
+
+    Args:
+        folder: The run folder, for the advice.
+        n_processes: World size; one process is never lost.
+
+    Raises:
+        ProcessLostError: Instead of the backend's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if n_processes == 1 or not _is_of_a_collective(error):
+            raise
+        raise ProcessLostError(
+            f"another of the {n_processes} processes ended or did not answer within train.timeout_seconds, so this one "
+            f"ends too; its own message, or the launcher's, has the reason (a process killed without a message often "
+            f"had too little memory); continue {folder} with --resume from its last checkpoint. The backend said: "
+            f"{' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+def _is_of_a_collective(error: RuntimeError) -> bool:
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    text = str(error)
+    return any(sign in text for sign in ("closed by peer", "Connection reset", "Timed out waiting", "gloo", "NCCL"))
 
 
 def check_trackers(names: Sequence[str]) -> None:

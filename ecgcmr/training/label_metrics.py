@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -10,42 +11,35 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ecgcmr.cohort.batch import Batch
-from ecgcmr.models.distributed import gather_rows
 
 
 @runtime_checkable
 class PredictsLabels(Protocol):
-    """An objective that predicts the labels of a batch, (B, K) in their units."""
+    """An objective whose representations give predictions of the labels, (B, K) in their units."""
 
-    def predict(self, batch: Batch) -> Tensor:
-        """Predict in evaluation mode."""
+    def label_values(self, rows: Mapping[str, Tensor]) -> Tensor:
+        """Predict."""
 
 
-class LabelTable:
-    """Predictions and truths of all processes, batch by batch."""
+def label_row(predicted: Tensor, batch: Batch, names: tuple[str, ...]) -> dict[str, float]:
+    """Give r or AUROC of each label, and `r` and `auroc`, their means; a label without variation is left out.
 
-    def __init__(self, objective: PredictsLabels) -> None:
-        self._objective = objective
-        self._rows: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def add(self, batch: Batch) -> None:
-        """Predict one batch; every process must call it alike."""
-        predicted = self._objective.predict(batch).float()
-        parts = (predicted, batch["labels"], batch["label_mask"])
-        self._rows.append(tuple(gather_rows(part).cpu() for part in parts))  # type: ignore[arg-type]
-
-    def row(self, names: tuple[str, ...]) -> dict[str, float]:
-        """Give r or AUROC of each label, and `r` and `auroc`, their means; a label without variation is left out."""
-        predicted, truth, observed = (np.concatenate([row[part].numpy() for row in self._rows]) for part in range(3))
-        found: dict[str, float] = {}
-        means: dict[str, list[float]] = {"r": [], "auroc": []}
-        for k, name in enumerate(names):
-            seen = observed[:, k].astype(bool)
-            kind, value = _score(truth[seen, k], predicted[seen, k])
-            if value is not None:
-                found[f"{kind}_{name}"] = value
-                means[kind].append(value)
-        return {kind: float(np.mean(values)) for kind, values in means.items() if values} | found
+    Args:
+        predicted: (N, K), of all validation samples.
+        batch: The same samples, with labels and their mask.
+        names: The K labels.
+    """
+    values, truth = predicted.cpu().numpy(), batch["labels"].cpu().numpy()
+    observed = batch["label_mask"].cpu().numpy()
+    found: dict[str, float] = {}
+    means: dict[str, list[float]] = {"r": [], "auroc": []}
+    for k, name in enumerate(names):
+        seen = observed[:, k]
+        kind, value = _score(truth[seen, k], values[seen, k])
+        if value is not None:
+            found[f"{kind}_{name}"] = value
+            means[kind].append(value)
+    return {kind: float(np.mean(each)) for kind, each in means.items() if each} | found
 
 
 def _score(truth: NDArray[np.float32], predicted: NDArray[np.float32]) -> tuple[str, float | None]:

@@ -15,13 +15,15 @@ from torch import Tensor
 
 from ecgcmr.cohort.batch import Batch
 from ecgcmr.cohort.dataset import PairedDataset
-from ecgcmr.cohort.sampler import BatchSampler
+from ecgcmr.cohort.sampler import BatchSampler, Order
 from ecgcmr.objectives.base import Objective
-from ecgcmr.training.checkpoint import Checkpoint, save_checkpoint
+from ecgcmr.training.checkpoint import Checkpoint
 from ecgcmr.training.config import RunConfig
 from ecgcmr.training.early_stopping import EarlyStopping
 from ecgcmr.training.evaluate import evaluate, to_device
+from ecgcmr.training.keeper import Keeper
 from ecgcmr.training.losses import Meter, Totals, reduce_losses, total_loss
+from ecgcmr.training.micro_batches import MicroBatches, check_micro_batches
 from ecgcmr.training.optim import Schedule, absolute_lr, build_optimizer, set_lr
 from ecgcmr.training.prefetch import prefetch
 from ecgcmr.training.progress import ProgressCallback, ProgressEvent
@@ -58,10 +60,11 @@ class Position:
 
 @dataclass
 class Feeds:
-    """The data of a run; `val` is None where the split has no validation subjects."""
+    """The data of a run; `val` is None without validation subjects, `order` where each sample comes once an epoch."""
 
     train: PairedDataset
     val: PairedDataset | None
+    order: Order | None = None
 
 
 @dataclass
@@ -89,20 +92,21 @@ class Trainer:
 
     def __post_init__(self) -> None:
         train, optim, world = self.config.train, self.config.optim, self.accelerator
-        self.sampler = BatchSampler(
-            len(self.feeds.train), train.batch_size, self.config.seed, world.process_index, world.num_processes
-        )
+        n, order, seed = len(self.feeds.train), self.feeds.order, self.config.seed
+        self.sampler = BatchSampler(n, train.batch_size, seed, world.process_index, world.num_processes, order)
         self.steps_per_epoch = len(self.sampler)
         whole = self.steps_per_epoch * train.epochs
         self.total_steps = min(whole, train.max_steps or whole)
         self.global_batch = self.sampler.rows_per_rank * world.num_processes
         lr = absolute_lr(optim, self.global_batch)
         self.schedule = Schedule(lr, optim.min_lr, optim.warmup_epochs * self.steps_per_epoch, self.total_steps)
+        check_micro_batches(self.objective, self.sampler.rows_per_rank, train.micro_batches, train.micro_batch_norm)
         self.stopping = EarlyStopping(train.mode, train.patience, train.max_delta)
         self.weights = dict(self.objective.loss_weights)
         optimizer = build_optimizer(self.objective, optim)
         self.model, self.optimizer = world.prepare(self.objective, optimizer)
-        self._saved_at, self._best_on_disk = time.monotonic(), True
+        self.keeper = Keeper(self.config.folder / "checkpoints", train.save_seconds, train.keep_every, train.keep)
+        self._best_on_disk = True
         self._started = time.monotonic()
 
     def fit(self, stop: StopRequest) -> None:
@@ -152,20 +156,30 @@ class Trainer:
 
     def _step(self, batch: Batch, stop: StopRequest) -> bool:
         """One optimizer step; True if any process was asked to stop."""
-        position, seed = self.position, self.config.seed
-        lr = self.schedule.at(position.step)
+        lr = self.schedule.at(self.position.step)
         set_lr(self.optimizer, lr)
-        # Dropout and stochastic depth draw from the global stream: seeding it each step makes it part of the position.
-        torch.manual_seed(derive_seed(seed, "layers", position.step, self.accelerator.process_index))
-        generator = torch_generator(self.accelerator.device, seed, "step", position.epoch, position.step_in_epoch)
-        output = self.model(batch, generator)
+        pieces = MicroBatches(
+            self.accelerator, self.model, self.objective, batch, self.config.train.micro_batches, self._start_draws
+        )
+        output = self.model(batch, self._start_draws(0)) if pieces.parts == 1 else pieces.output()
         loss, totals = reduce_losses(output, self.weights, self.accelerator.num_processes, stop.asked)
         total, norm = total_loss(totals, self.weights), math.nan
         if math.isfinite(total):
-            self.accelerator.backward(loss)
+            if pieces.parts == 1:
+                self.accelerator.backward(loss)
+            else:
+                pieces.backward(loss)
             norm = self._clipped_norm()
         self._finish_step(total, norm, totals, lr)
         return totals.stop
+
+    def _start_draws(self, part: int) -> torch.Generator:
+        """Seed all that is random in one piece of a step: a function of the position alone."""
+        position, seed, world = self.position, self.config.seed, self.accelerator
+        # Layers of other libraries draw from the global stream: seeding it each step makes it part of the position.
+        index = world.process_index * self.config.train.micro_batches + part
+        torch.manual_seed(derive_seed(seed, "layers", position.step, index))
+        return torch_generator(world.device, seed, "step", position.epoch, position.step_in_epoch)
 
     def _clipped_norm(self) -> float:
         """Clip the gradient, which is averaged and so alike on all processes; gives its norm before clipping."""
@@ -253,22 +267,19 @@ class Trainer:
 
     def _save(self, force: bool = False, evaluated: bool = False) -> None:
         """Write checkpoints on the main process, if it is time: the best first, so that `last` never points past it."""
-        every = self.config.train.save_seconds
-        due = force or (time.monotonic() - self._saved_at >= every and (evaluated or every > 0))
-        if not due or self.metrics is None:
+        done = self.position.epoch if evaluated else None
+        if self.metrics is None or not (force or self.keeper.is_due(done)):
             return
         self.position.seconds = time.monotonic() - self._started
-        folder = self.config.folder / "checkpoints"
         if self.best_state is not None and not self._best_on_disk:
-            save_checkpoint(folder / "best", self.best_state, {}, self._meta(self.position.best_epoch))
+            self.keeper.save_best(self.best_state, self._meta(self.position.best_epoch))
             self._best_on_disk = True
         train = {
             "optimizer": self.optimizer.state_dict(),
             "meter": self.meter.state_dict(),
             "stopping": self.stopping.state_dict(),
         }
-        save_checkpoint(folder / "last", self.objective.state_dict(), train, self._meta(self.position.epoch))
-        self._saved_at = time.monotonic()
+        self.keeper.save(self.objective.state_dict(), train, self._meta(self.position.epoch), done)
 
     def _meta(self, epoch: int) -> dict[str, Any]:
         assert self.metrics is not None

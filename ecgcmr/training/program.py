@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ecgcmr.training.config import RunConfig, load_config
+from ecgcmr.training.distributed import ProcessLostError
 from ecgcmr.training.signals import EXIT_INTERRUPTED, RunInterrupted
 
 EXIT_WRONG_INPUT = 2
@@ -27,11 +28,17 @@ def run_program(run: Callable[..., Path], description: str, arguments: Sequence[
 
     Returns:
         0 after a finished run; 2 for wrong input (one message, no traceback); 75 for an interrupted run that
-        `--resume` continues; 1 where the machine failed, for instance with a full disk.
+        `--resume` continues; 1 where the machine failed, for instance with a full disk or a
+        process that was killed.
     """
     parser = argparse.ArgumentParser(description=description, epilog="Example: --config FILE train.epochs=5 seed=1")
     parser.add_argument("--config", type=Path, required=True, help="run file, for instance from configs/pretrain")
     parser.add_argument("--resume", action="store_true", help="continue the run in its folder, if there is one")
+    parser.add_argument(
+        "--resume-from",
+        metavar="CHECKPOINT",
+        help="continue from another checkpoint of the run than the last: previous, or for instance epoch-00010",
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that replace those of the run file")
     parsed = parser.parse_intermixed_args(arguments)
     # Of several processes only the first one talks; what goes wrong is told by whichever it happens to.
@@ -41,14 +48,14 @@ def run_program(run: Callable[..., Path], description: str, arguments: Sequence[
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         config: RunConfig = load_config(parsed.config, parsed.overrides)
-        folder = run(config, resume=parsed.resume, progress=True)
+        folder = run(config, resume=parsed.resume_from or parsed.resume, progress=True)
     except RunInterrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return EXIT_INTERRUPTED
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {_message(error)}", file=sys.stderr)
         return EXIT_WRONG_INPUT
-    except OSError as error:
+    except (OSError, ProcessLostError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:

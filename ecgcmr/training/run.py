@@ -5,27 +5,28 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from ecgcmr.hub.folder import recover
 from ecgcmr.hub.weights import save_weights
 from ecgcmr.models.norm import convert_batch_norm
 from ecgcmr.objectives.base import Objective
 from ecgcmr.objectives.facts import DataFacts
 from ecgcmr.objectives.registry import build_objective
 from ecgcmr.training.allocator import keep_freed_memory
-from ecgcmr.training.checkpoint import load_checkpoint
 from ecgcmr.training.config import RunConfig, load_config
 from ecgcmr.training.data import Source, check_labels, find_facts, open_feeds, open_source
 from ecgcmr.training.distributed import (
     check_processes,
     check_trackers,
     close_accelerator,
+    name_lost_processes,
     start_accelerator,
     start_processes,
 )
 from ecgcmr.training.initialize import load_initial
+from ecgcmr.training.keeper import LAST, load_for_resume, recover_all
 from ecgcmr.training.loop import Feeds, Trainer
 from ecgcmr.training.precision import agree_on_precision
 from ecgcmr.training.progress import ProgressCallback, show_progress
@@ -37,12 +38,13 @@ from ecgcmr.training.summary import make_card, summarize
 log = logging.getLogger(__name__)
 
 
-def pretrain(config: RunConfig, resume: bool = False, progress: ProgressCallback | bool = False) -> Path:
+def pretrain(config: RunConfig, resume: bool | str = False, progress: ProgressCallback | bool = False) -> Path:
     """Run one stage of representation learning: whatever objective the configuration names.
 
     Args:
         config: The run.
-        resume: Continue the run in `config.folder` if there is one; a finished run is left as it is.
+        resume: Continue the run in `config.folder` if there is one; a finished run is left as it is. The name of a
+            checkpoint ("previous", "epoch-00010") continues from that one instead of the last.
         progress: A callback that gets each step, True for a bar in the terminal, False for neither.
 
     Returns:
@@ -56,7 +58,7 @@ def pretrain(config: RunConfig, resume: bool = False, progress: ProgressCallback
     return _run(config, resume, progress)
 
 
-def finetune(config: RunConfig, resume: bool = False, progress: ProgressCallback | bool = False) -> Path:
+def finetune(config: RunConfig, resume: bool | str = False, progress: ProgressCallback | bool = False) -> Path:
     """Learn labels, usually from an encoder that `init` names; arguments, result and errors as `pretrain`.
 
     Raises:
@@ -67,14 +69,14 @@ def finetune(config: RunConfig, resume: bool = False, progress: ProgressCallback
     return _run(config, resume, progress)
 
 
-def _run(config: RunConfig, resume: bool, progress: ProgressCallback | bool) -> Path:
-    state = start_processes()
+def _run(config: RunConfig, resume: bool | str, progress: ProgressCallback | bool) -> Path:
+    state = start_processes(config.train.timeout_seconds)
     check_processes(config.train.processes, state.num_processes)
     check_trackers(config.train.trackers)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     keep_freed_memory()
-    continues = open_folder(config, resume)
+    continues = open_folder(config, bool(resume)) and (resume if isinstance(resume, str) else LAST)
     state.wait_for_everyone()
     if continues and _is_finished(config.folder):
         log.info("%s is finished; nothing to do", config.folder)
@@ -117,17 +119,15 @@ def _train(
     source: Source,
     objective: Objective,
     data: tuple[Feeds, DataFacts],
-    how: tuple[bool, ProgressCallback | bool],
+    how: tuple[str | Literal[False], ProgressCallback | bool],
 ) -> None:
     (feeds, facts), (continues, progress) = data, how
     folder, train = config.folder, config.train
     accelerator = start_accelerator(train.precision, train.trackers, folder)
-    last, best = folder / "checkpoints" / "last", folder / "checkpoints" / "best"
     if accelerator.is_main_process:
-        recover(last)
-        recover(best)
+        recover_all(folder / "checkpoints")
     accelerator.wait_for_everyone()
-    checkpoint = load_checkpoint(last) if continues and last.is_dir() else None
+    checkpoint, best = load_for_resume(folder / "checkpoints", continues) if continues else (None, None)
     metrics = None
     try:
         if accelerator.is_main_process:
@@ -138,14 +138,14 @@ def _train(
         with show_progress(progress) as report:
             trainer = Trainer(config, accelerator, objective, feeds, metrics, report)
             if checkpoint:
-                trainer.resume(checkpoint, load_checkpoint(best) if best.is_dir() else None)
+                trainer.resume(checkpoint, best)
             log.info(
                 "%d steps of %d samples; learning rate %.3g",
                 trainer.total_steps,
                 trainer.global_batch,
                 trainer.schedule.lr,
             )
-            with stop_on_signal() as stop:
+            with stop_on_signal() as stop, name_lost_processes(folder, accelerator.num_processes):
                 trainer.fit(stop)
         if accelerator.is_main_process:
             _export(trainer, source, facts)
@@ -174,6 +174,7 @@ def _export(trainer: Trainer, source: Source, facts: DataFacts) -> None:
     )
     summary = summarize(trainer, facts)
     write_json(folder / "summary.json", summary)
+    trainer.keeper.finish()
     log.info("finished in %.1f s (%.0f samples/s): %s", summary["seconds"], summary["samples_per_second"], folder)
 
 

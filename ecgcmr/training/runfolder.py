@@ -16,8 +16,20 @@ from ecgcmr.cohort.privacy_patterns import redact_within
 from ecgcmr.hub.folder import write_text
 from ecgcmr.training.config import RunConfig, load_config, save_config
 
-MAY_DIFFER = frozenset({"out", "train.processes", "train.threads", "train.save_seconds", "train.trackers"})
-"""What may change when a run is resumed: nothing of it changes the numbers (see `check_same_run` for precision)."""
+MAY_DIFFER = frozenset(
+    {"out"}
+    | {
+        f"train.{name}"
+        for name in (
+            "batch_size", "micro_batches", "eval_batch_size", "processes", "threads", "save_seconds", "keep_every",
+            "keep", "timeout_seconds", "trackers",
+        )
+    }
+)  # fmt: skip
+"""What may change when a run is resumed: nothing of it changes the numbers (see `check_same_run` for precision).
+
+The batch size of a process may change with the number of processes; their product may not, which the trainer checks.
+"""
 
 
 def open_folder(config: RunConfig, resume: bool) -> bool:

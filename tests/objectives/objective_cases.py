@@ -34,10 +34,13 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def model_config(pool: str = "mean", drop_path: float = 0.0, batch_norm: bool = False) -> ModelConfig:
-    """A model of some thousand parameters, with a BatchNorm image encoder."""
+def model_config(
+    pool: str = "mean", drop_path: float = 0.0, batch_norm: bool = False, image_norm: str | None = None
+) -> ModelConfig:
+    """A model of some thousand parameters, with a BatchNorm image encoder unless `image_norm` names another."""
     ecg = {"preset": "nano", "width": 16, "depth": 2, "heads": 2, "patch": 25, "pool": pool, "drop_path": drop_path}
-    cmr = {"name": "resnet10t", "timm_args": {"channels": [8, 8, 16, 16], "stem_width": 8}}
+    timm_args = {"channels": [8, 8, 16, 16], "stem_width": 8} | ({"norm_layer": image_norm} if image_norm else {})
+    cmr = {"name": "resnet10t", "timm_args": timm_args}
     projection = {"hidden": 16, "out": 8, "batch_norm": batch_norm}
     return ModelConfig.model_validate({"ecg": ecg, "cmr": cmr, "projection": projection})
 
@@ -62,7 +65,7 @@ def make_batch(rows: int, dtype: torch.dtype = torch.float32) -> Batch:
         subject=torch.arange(rows) + 100,
         labels=labels,
         label_mask=torch.rand(rows, 3, generator=random) < 0.7,
-        group=torch.zeros(rows, dtype=torch.int64),
+        group=torch.arange(rows) % 3,
     )
     batch["label_mask"][0] = True
     if rows >= 8:

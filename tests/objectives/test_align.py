@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ecgcmr.cohort.batch import Batch
 from ecgcmr.objectives.align import ClipAlign, clip_loss
-from ecgcmr.objectives.contrast import excluded_columns, ranks_of_positive, uniformity, unit_rows
+from ecgcmr.objectives.contrast import excluded_columns, potentials, ranks_of_positive, uniformity, unit_rows
 
 SCALE = torch.tensor(10.0, dtype=torch.float64)
 
@@ -83,9 +83,29 @@ def test_ranks_of_positive__counts_ties_against_the_model() -> None:
     assert ranks_of_positive(logits, torch.arange(3)).tolist() == [0, 2, 2]
 
 
+def uniformity_of(points: Tensor, valid: list[bool]) -> float:
+    mask = torch.tensor(valid)
+    return uniformity(potentials(points, points, torch.arange(len(points)), mask), mask).value
+
+
 def test_uniformity__of_two_opposite_points() -> None:
-    assert uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])).item() == pytest.approx(-8.0)
-    assert uniformity(torch.ones(1, 2)).item() == 0
+    assert uniformity_of(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), [True, True]) == pytest.approx(-8.0)
+    assert math.isnan(uniformity_of(torch.ones(1, 1), [True]))
+
+
+@given(st.integers(2, 9), st.integers(0, 99))
+def test_uniformity__is_the_mean_over_pairs_that_are_valid(n: int, seed: int) -> None:
+    points, _ = pairs(n, seed)
+    valid = [i % 4 != 1 or n < 4 for i in range(n)]
+    potential = torch.pdist(points[torch.tensor(valid)]).square().mul(-2).exp().mean().log()
+    assert uniformity_of(points, valid) == pytest.approx(potential.item(), rel=1e-9)
+
+
+@given(st.integers(2, 9), st.integers(0, 99))
+def test_clip_loss__each_row_may_bring_its_own_scale(n: int, seed: int) -> None:
+    image, ecg = pairs(n, seed)
+    one = clip_loss(image, ecg, SCALE, 0.3, no_exclusion(n))[0]
+    torch.testing.assert_close(clip_loss(image, ecg, SCALE.expand(n)[:, None], 0.3, no_exclusion(n))[0], one)
 
 
 def test_clip_align__a_missing_modality_neither_counts_nor_disturbs() -> None:
@@ -149,5 +169,5 @@ def test_clip_align__matches_held_out_pairs_unless_training_pairs_were_shuffled(
         total_loss(objective, objective(batch, generator(step))).backward()
         optimizer.step()
     held_out = objective(two_sights_of_one_heart(40, 1000, shuffled=False), generator(0))
-    top5 = held_out.metrics["ecg_to_cmr_top5"].item()
+    top5 = held_out.metrics["ecg_to_cmr_top5"].value
     assert top5 < 0.3 if shuffled else top5 > 0.5  # chance is .125

@@ -61,10 +61,10 @@ def test_cmr_simclr__two_views_differ_and_evaluation_repeats_itself() -> None:
     objective = build({"name": "cmr_simclr"}).eval()
     batch = make_batch(4)
     first = objective(batch)
-    assert first.metrics["alignment"] > 0
+    assert first.metrics["alignment"].value > 0
     assert torch.equal(objective(batch).losses["nt_xent"], first.losses["nt_xent"])
     still = build({"name": "cmr_simclr", "cmr_augment": "none"}).eval()
-    assert still(batch).metrics["alignment"] < 1e-6
+    assert still(batch).metrics["alignment"].value < 1e-6
 
 
 def test_cmr_simclr__accepts_cines_and_spelled_out_augmentation() -> None:

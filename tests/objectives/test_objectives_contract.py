@@ -1,12 +1,15 @@
 """What every objective owes the training loop, whatever it learns."""
 
+import math
+from typing import get_args
+
 import pytest
 import torch
 from objective_cases import CASES, build, generator, make_batch, model_config, total_loss
 
 from ecgcmr.models import build_module
-from ecgcmr.objectives import Objective
-from ecgcmr.objectives.registry import OBJECTIVES
+from ecgcmr.objectives import Objective, contrast
+from ecgcmr.objectives.registry import OBJECTIVES, ObjectiveConfig
 
 EXPORTED = {"ecg", "cmr", "ecg_projection", "cmr_projection", "head", "ecg_decoder"}
 
@@ -18,6 +21,8 @@ def objective(request: pytest.FixtureRequest) -> Objective:
 
 def test_cases__cover_every_objective() -> None:
     assert {case["name"] for case in CASES.values()} == set(OBJECTIVES)
+    kinds = get_args(get_args(ObjectiveConfig)[0])
+    assert {kind.model_fields["name"].default for kind in kinds} == set(OBJECTIVES), "a run file can name all of them"
 
 
 def test_objective__gives_per_sample_losses_under_fixed_names(objective: Objective) -> None:
@@ -28,7 +33,37 @@ def test_objective__gives_per_sample_losses_under_fixed_names(objective: Objecti
         assert loss.dtype == torch.float32
         assert loss.isfinite().all()
         assert (loss[~out.valid[name]] == 0).all()
-    assert all(value.ndim == 0 and not value.requires_grad for value in out.metrics.values())
+    for name, mean in out.metrics.items():
+        assert mean.total.ndim == mean.count.ndim == 0, name
+        assert not mean.total.requires_grad, name
+        assert math.isfinite(mean.value), name
+
+
+def test_objective__forward_is_compare_after_represent(objective: Objective) -> None:
+    """And `compare` reads no signal and no image: an evaluation does not keep them."""
+    objective.eval()
+    batch = make_batch(8)
+    rows = objective(batch, generator(0), rows_only=True)
+    assert all(value.shape[0] == 8 and value.element_size() >= 4 for value in rows.values())
+    bare = {key: value for key, value in batch.items() if key not in ("ecg", "cmr")}
+    apart, at_once = objective.compare(rows, bare), objective(batch, generator(0))
+    for name, loss in at_once.losses.items():
+        assert torch.equal(apart.losses[name], loss)
+
+
+def test_objective__compares_many_samples_in_pieces(objective: Objective, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole validation set has more pairs than fit into memory at once."""
+    objective.eval()
+    batch = make_batch(8)
+    with torch.no_grad():
+        rows = objective(batch, generator(0), rows_only=True)
+        whole = objective.compare(rows, batch)
+        monkeypatch.setattr(contrast, "MAX_LOGITS", 24)  # three rows of eight
+        pieces = objective.compare(rows, batch)
+    for name, loss in whole.losses.items():
+        torch.testing.assert_close(pieces.losses[name], loss)
+    for name, mean in whole.metrics.items():
+        assert pieces.metrics[name].value == pytest.approx(mean.value, rel=1e-6, abs=1e-7), name
 
 
 def test_objective__keeps_its_graph_when_nothing_is_valid(objective: Objective) -> None:

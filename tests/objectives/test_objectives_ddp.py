@@ -21,7 +21,9 @@ from ecgcmr.cohort.batch import Batch
 from ecgcmr.models.distributed import gather_rows, gather_with_gradient, sum_over_processes, world
 from ecgcmr.models.norm import convert_batch_norm
 from ecgcmr.objectives import Objective
+from ecgcmr.objectives.base import finish_mean
 from ecgcmr.objectives.distributed import my_rows
+from ecgcmr.objectives.registry import OBJECTIVES
 
 ROWS = 8
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
@@ -54,6 +56,9 @@ def one_step(name: str, dtype: torch.dtype) -> dict[str, Tensor]:
         if parameter.requires_grad:
             assert parameter.grad is not None, f"{key} got no gradient"
             result[f"grad {key}"] = parameter.grad.clone()
+    for key, mean in out.metrics.items():
+        total, count = sum_over_processes(torch.stack([mean.total.to(dtype), mean.count.to(dtype)])).tolist()
+        result[f"metric {key}"] = torch.tensor(finish_mean(total, count, mean.log), dtype=dtype)
     result |= {f"buffer {key}": value.clone() for key, value in objective.named_buffers()}
     return result
 
@@ -96,6 +101,10 @@ def parallel() -> dict[Any, Any]:
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = before
+
+
+def test_variants__no_registered_objective_escapes() -> None:
+    assert {fields["name"] for fields, _ in VARIANTS.values()} == set(OBJECTIVES)
 
 
 @pytest.mark.ddp

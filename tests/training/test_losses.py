@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ecgcmr.objectives.base import ObjectiveOutput
+from ecgcmr.objectives.base import Mean, ObjectiveOutput
 from ecgcmr.training.losses import Meter, Totals, reduce_losses, total_loss
 
 WEIGHTS = {"a": 0.75, "b": 2.0}
@@ -22,7 +22,7 @@ WEIGHTS = {"a": 0.75, "b": 2.0}
 
 def output(a: Tensor, b: Tensor, valid_a: list[bool], valid_b: list[bool]) -> ObjectiveOutput:
     valid = {"a": torch.tensor(valid_a), "b": torch.tensor(valid_b)}
-    return ObjectiveOutput({"a": a, "b": b}, valid, {"m": a.mean().detach()})
+    return ObjectiveOutput({"a": a, "b": b}, valid, {"m": Mean.over(a, torch.ones_like(a).bool())})
 
 
 def test_reduce_losses__equals_a_hand_computation() -> None:
@@ -69,12 +69,27 @@ def test_meter__equals_the_mean_over_all_samples(batches: list[list[tuple[float,
     assert meter.row({"a": 2.0})["loss"] == pytest.approx(2.0 * mean, abs=1e-9)
 
 
-def test_meter__weighs_metrics_by_samples() -> None:
+@given(st.lists(st.lists(st.floats(0.1, 10), max_size=5), min_size=1, max_size=5), st.booleans())
+def test_meter__metrics_are_means_over_values_not_over_batches(batches: list[list[float]], log: bool) -> None:
     meter = Meter()
-    meter.add(Totals({"a": 1.0}, {"a": 1.0}, {"m": 1.0}, False), samples=3)
-    meter.add(Totals({"a": 1.0}, {"a": 1.0}, {"m": 5.0}, False), samples=1)
-    assert meter.row({"a": 1.0})["m"] == 2.0
+    for batch in batches:
+        meter.add(Totals({"a": 1.0}, {"a": 1.0}, {"m": (math.fsum(batch), len(batch), log)}, False), samples=7)
+        meter = Meter.from_state(meter.state_dict())
+    values = [value for batch in batches for value in batch]
+    row = meter.row({"a": 1.0})
+    if not values:
+        assert "m" not in row, "no value is no zero"
+    else:
+        mean = math.fsum(values) / len(values)
+        assert row["m"] == pytest.approx(math.log(mean) if log else mean, abs=1e-9)
     assert Meter().row({"a": 1.0}) == {}
+
+
+def test_meter__weighs_extra_values_by_samples() -> None:
+    meter = Meter()
+    meter.add(Totals({"a": 1.0}, {"a": 1.0}, {}, False), samples=3, grad_norm=1.0)
+    meter.add(Totals({"a": 1.0}, {"a": 1.0}, {}, False), samples=1, grad_norm=5.0)
+    assert meter.row({"a": 1.0})["grad_norm"] == 2.0
 
 
 def _one_of_two(rank: int, port: int, folder: str) -> None:
@@ -85,7 +100,7 @@ def _one_of_two(rank: int, port: int, folder: str) -> None:
     rows = slice(4 * rank, 4 * rank + 4)
     weight = torch.full((3,), 0.5, dtype=torch.float64, requires_grad=True)
     losses = (x[rows] @ weight).square()
-    out = ObjectiveOutput({"a": losses}, {"a": valid[rows]}, {"m": losses.mean().detach()})
+    out = ObjectiveOutput({"a": losses}, {"a": valid[rows]}, {"m": Mean.over(losses, valid[rows])})
     loss, totals = reduce_losses(out, {"a": 3.0}, 2, stop=rank == 1)
     loss.backward()
     assert weight.grad is not None
@@ -127,6 +142,7 @@ def test_reduce_losses__two_processes_equal_one(tmp_path: Path) -> None:
         found = torch.load(tmp_path / f"{rank}.pt")
         assert found["total"] == pytest.approx(loss.item(), rel=1e-12)
         assert torch.allclose(found["grad"], weight.grad, rtol=1e-12, atol=0)
-        assert found["metric"] == pytest.approx(losses.mean().item(), rel=1e-12)
+        total, count, _ = found["metric"]
+        assert total / count == pytest.approx(losses[valid].mean().item(), rel=1e-12), "not the mean of two means"
         assert found["stop"], "one process was asked to stop: all must know"
         assert not math.isfinite(found["bad"]), "one process's loss is NaN: all must see it"
