@@ -92,7 +92,8 @@ def net_benefits(
     sums = np.concatenate(both)
     total = sums[:, 0]
     prevalence = ratio(sums[:, 1], total)
-    model, everyone = [], []
+    model: list[Bootstrapped] = []
+    everyone: list[Bootstrapped] = []
     for k, odd in enumerate(odds):
         for found, values in (
             (model, ratio(sums[:, 2 + k], total)),

@@ -98,8 +98,8 @@ def survival_rows(table: pd.DataFrame, target: str, split: str, horizons: Sequen
         if wide.isna().to_numpy().any():
             raise ValueError(f"some rows of {target!r} have no probability at one of the horizons {found}")
         risks = wide.to_numpy(dtype=np.float64)
-    columns = (scores[name].to_numpy(dtype=np.float64) for name in ("time", "truth", "prediction"))
-    return Survival(*columns, scores["subject"].to_numpy(), risks, found)
+    time, event, score = (scores[name].to_numpy(dtype=np.float64) for name in ("time", "truth", "prediction"))
+    return Survival(time, event, score, scores["subject"].to_numpy(), risks, found)
 
 
 def bootstrap_survival(data: Survival, draws: SubjectDraws) -> dict[str, Bootstrapped]:
