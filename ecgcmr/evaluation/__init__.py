@@ -22,6 +22,7 @@ _PUBLIC = {
     "calibration": ("Calibration", "calibrate_binary", "calibrate_regression", "reliability_curve"),
     "decision": ("decision_curve", "net_benefits"),
     "embeddings": ("Embeddings", "embed", "encoder_of"),
+    "incident": ("predict_incident",),
     "kaplan_meier": ("Strata", "add_cox_probabilities", "breslow", "logrank", "predicted_strata"),
     "label_draws": ("LabelDraw", "draw_labels"),
     "metrics": ("METRICS", "Metric", "choose_threshold", "compute", "metrics_for", "threshold_at_specificity"),

@@ -51,7 +51,7 @@ def predict_incident(
     plan = open_split(opened, split)
     subjects = np.sort(np.concatenate([plan.train, plan.val, plan.test]))
     dataset = PairedDataset(opened, subjects, loaded.ecg_pipeline, None, labels=labels)
-    length = int(encoder.config["n_samples"])  # type: ignore[arg-type, index]
+    length = int(encoder.config["n_samples"])  # type: ignore[index]
     raw = embed(loaded, dataset, "ecg", options=EmbedOptions(crop_samples=length), projection=head)
     outputs = raw.values.astype(np.float64).reshape(len(raw.values), len(outcomes), -1)
     hazard = np.logaddexp(0.0, outputs).cumsum(axis=2)  # minus the log of the chance to live through the intervals
@@ -78,7 +78,8 @@ def _outcomes(weights: Weights) -> tuple[list[str], list[float]]:
     except (ValueError, IndexError):
         names = ", ".join(label["name"] for label in labels)
         raise ValueError(
-            f"{weights.folder}: the head predicts {names}, no outcomes with follow-up; train it with objective.name=survival"
+            f"{weights.folder}: the head predicts {names}, no outcomes with follow-up; "
+            "train it with objective.name=survival"
         ) from None
     return list(dict.fromkeys(span[0] for span in spans)), ends
 

@@ -133,7 +133,7 @@ class LabelAlign(PairAlign):
             excluded, weights = excluded | (similar > 0), torch.zeros_like(similar)
         if config.positives == "nearest":
             # A stable sort, so that equally similar ones are taken in the order of the global batch everywhere.
-            nearest = similar.sort(1, descending=True, stable=True).indices[:, : config.k]
+            nearest = similar.sort(dim=1, descending=True, stable=True).indices[:, : config.k]
             chosen = torch.zeros_like(similar).scatter(1, nearest, 1.0)
             weights = chosen * (similar > 0)
         weights = weights.clone()

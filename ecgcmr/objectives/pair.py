@@ -1,4 +1,4 @@
-"""What all alignments of ECG and CMR share: two encoders, two projections, their views, and how well pairs are found."""
+"""What all alignments of ECG and CMR share: encoders, projections, views, and how well pairs are found."""
 
 from __future__ import annotations
 

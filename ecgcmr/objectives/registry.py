@@ -8,9 +8,10 @@ from pydantic import Field
 
 from ecgcmr.models.config import ModelConfig
 from ecgcmr.objectives.align import ClipAlign, ClipAlignConfig
+from ecgcmr.objectives.align_barlow import BarlowAlign, BarlowAlignConfig
 from ecgcmr.objectives.align_labels import LabelAlign, LabelAlignConfig
-from ecgcmr.objectives.align_redundancy import BarlowAlign, BarlowAlignConfig, VicregAlign, VicregAlignConfig
 from ecgcmr.objectives.align_siglip import SiglipAlign, SiglipAlignConfig
+from ecgcmr.objectives.align_vicreg import VicregAlign, VicregAlignConfig
 from ecgcmr.objectives.base import Objective
 from ecgcmr.objectives.facts import DataFacts
 from ecgcmr.objectives.image_contrastive import CmrSimclr, CmrSimclrConfig

@@ -104,6 +104,8 @@ def test_survival__loss_equals_a_plain_computation_over_those_at_risk(fields: di
     objective = build({"name": "survival", "ecg_augment": "none", **fields}).double().eval()
     batch = make_batch(8, torch.float64)
     batch["label_mask"][:6] = True
+    batch["labels"][:, 0] = torch.tensor([130.0, 110.0, 125.0, 140.0, 115.0, 150.0, 120.0, 145.0])
+    batch["labels"][:, 1] = torch.tensor([1.0, 0, 1, 0, 1, 0, 0, 1])
     out = objective(batch)
     raw = objective.represent(batch)["raw"]
     seen = batch["label_mask"][:, 0] & batch["label_mask"][:, 1] & batch["has_ecg"]
