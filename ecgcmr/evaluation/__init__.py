@@ -20,14 +20,24 @@ _PUBLIC = {
         "paired_difference",
     ),
     "calibration": ("Calibration", "calibrate_binary", "calibrate_regression", "reliability_curve"),
+    "decision": ("decision_curve", "net_benefits"),
     "embeddings": ("Embeddings", "embed", "encoder_of"),
+    "incident": ("predict_incident",),
+    "kaplan_meier": ("Strata", "add_cox_probabilities", "breslow", "logrank", "predicted_strata"),
     "label_draws": ("LabelDraw", "draw_labels"),
-    "metrics": ("METRICS", "Metric", "choose_threshold", "compute", "metrics_for"),
+    "metrics": ("METRICS", "Metric", "choose_threshold", "compute", "metrics_for", "threshold_at_specificity"),
     "predictions": ("check_predictions", "make_predictions", "read_predictions", "write_predictions"),
     "probes": ("LogisticProbe", "RidgeProbe"),
     "results": ("ROW_KEYS", "make_row", "read_results", "write_results"),
     "retrieval": ("Retrieval", "retrieve", "retrieve_both_ways"),
     "scores": ("ArmKey", "Score", "difference", "rows", "score_predictions", "score_retrieval"),
+    "survival": (
+        "Survival",
+        "bootstrap_survival",
+        "make_survival_predictions",
+        "score_survival",
+        "survival_rows",
+    ),
 }
 _WHERE = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = sorted(_WHERE)

@@ -18,10 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from ecgcmr.evaluation.metrics import Metric, check_pairs, get_metric, moment_terms, reduce_terms
 from ecgcmr.evaluation.ranking import auroc_and_precision, rank_rows
+from ecgcmr.evaluation.recalibration import logistic_lines
+from ecgcmr.evaluation.weighting import CHUNK_ELEMENTS, weighted_sums
 
 MAX_DEGENERATE = 0.05
 """Share of draws without a value (one class only) above which an interval is called not estimable."""
-_CHUNK_ELEMENTS = 4_000_000
 
 
 class Interval(NamedTuple):
@@ -113,7 +114,7 @@ def draw_subjects(
         members = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
     for columns in members:
         size = columns.size
-        step = max(1, _CHUNK_ELEMENTS // size)
+        step = max(1, CHUNK_ELEMENTS // size)
         for start in range(0, n_draws, step):
             n = min(step, n_draws - start)
             drawn = generator.integers(0, size, (n, size)) + np.arange(n)[:, None] * size
@@ -144,19 +145,30 @@ def bootstrap_metrics(
     metrics = [get_metric(name) for name in names]
     if len({metric.kind for metric in metrics}) != 1:
         raise ValueError(f"metrics {tuple(names)} belong to different kinds of targets; ask for one kind at a time")
-    truth, prediction = (np.asarray(column, dtype=np.float64) for column in columns)
-    seen = ~np.isnan(truth)
-    if not seen.any():
-        raise ValueError("no observed label: every truth is NaN")
-    y, p = check_pairs(truth[seen], prediction[seen], metrics[0].kind)
-    rows = draws.index(np.asarray(subjects)[seen])
+    y, p, rows, n_subjects = observed_rows(columns, subjects, draws, metrics[0].kind)
     ones = np.ones((1, len(draws.subjects)), dtype=np.uint16)
     both = np.concatenate([_evaluate(metrics, y, p, rows, part, threshold) for part in (ones, draws.counts)], axis=1)
-    n_subjects = int(np.unique(rows).size)
     return {
         metric.name: Bootstrapped(float(values[0]), values[1:], n_subjects, len(y))
         for metric, values in zip(metrics, both, strict=True)
     }
+
+
+def observed_rows(
+    columns: tuple[ArrayLike, ArrayLike], subjects: ArrayLike, draws: SubjectDraws, kind: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], int]:
+    """Truth, prediction and column of the draws of each row with an observed label (n,), and the number of subjects.
+
+    Raises:
+        ValueError: When no label is observed, a value is wrong, or a subject is not among those of the draws.
+    """
+    truth, prediction = (np.asarray(column, dtype=np.float64) for column in columns)
+    seen = ~np.isnan(truth)
+    if not seen.any():
+        raise ValueError("no observed label: every truth is NaN")
+    y, p = check_pairs(truth[seen], prediction[seen], kind)
+    rows = draws.index(np.asarray(subjects)[seen])
+    return y, p, rows, int(np.unique(rows).size)
 
 
 def _evaluate(
@@ -174,24 +186,19 @@ def _evaluate(
         values = auroc_and_precision(rank_rows(y, p, rows), counts)
         for i in ranked:
             result[i] = values[:, metrics[i].rank_column]
-    moments = [i for i in range(len(metrics)) if i not in ranked]
+    lines = [i for i, metric in enumerate(metrics) if metric.line_column is not None]
+    if lines:
+        values = logistic_lines(y, p, rows, counts)
+        for i in lines:
+            result[i] = values[:, metrics[i].line_column]
+    moments = [i for i in range(len(metrics)) if i not in (*ranked, *lines)]
     if moments:
         terms = [moment_terms(metrics[i], y, p, threshold) for i in moments]
-        sums = _weighted_sums(np.concatenate(terms, axis=1), rows, counts)
+        sums = weighted_sums(np.concatenate(terms, axis=1), rows, counts)
         parts = np.split(sums, np.cumsum([t.shape[1] for t in terms])[:-1], axis=1)
         for i, part in zip(moments, parts, strict=True):
             result[i] = reduce_terms(metrics[i], part)
     return result
-
-
-def _weighted_sums(
-    terms: NDArray[np.float64], rows: NDArray[np.int64], counts: NDArray[np.uint16]
-) -> NDArray[np.float64]:
-    """Sums (draws, k) of terms (N, k): first within subjects, then one product with the counts."""
-    by_subject = np.stack([np.bincount(rows, weights=t, minlength=counts.shape[1]) for t in terms.T], axis=1)
-    step = max(1, _CHUNK_ELEMENTS // counts.shape[1])
-    parts = [counts[i : i + step].astype(np.float64) @ by_subject for i in range(0, counts.shape[0], step)]
-    return np.concatenate(parts)
 
 
 def percentile_interval(value: float, draws: ArrayLike, level: float = 0.95) -> Interval:

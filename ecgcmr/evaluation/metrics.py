@@ -7,7 +7,8 @@ of one, so that point estimate and interval can not disagree about a definition.
 
 Definitions: R2 = 1 - SSE/SST about the (weighted) mean of the evaluated subjects; AUPRC is the average precision of
 the positive class; ties count half in AUROC. Metrics at a threshold take one chosen on validation (or training)
-subjects by `choose_threshold`, never on test subjects.
+subjects by `choose_threshold` (largest balanced accuracy) or `threshold_at_specificity`, never on test subjects. The
+bins of the calibration error hold equal shares of the evaluated rows and stay as they are in every draw.
 """
 
 from __future__ import annotations
@@ -19,11 +20,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ecgcmr.evaluation import moments
 from ecgcmr.evaluation.ranking import auroc_and_precision, rank_rows
+from ecgcmr.evaluation.recalibration import logistic_lines
 
 Array = NDArray[np.float64]
 Kind = Literal["regression", "binary"]
 Terms = Callable[[Array, Array, float], Array]
+Rule = Literal["balanced", "specificity"]
+
+SPECIFICITY = 0.9
+"""Specificity on validation subjects at which `sensitivity_at_spec90` is measured."""
 
 
 @dataclass(frozen=True)
@@ -34,100 +41,123 @@ class Metric:
         name: Key in the registry and in results.json.
         label: Name for figures and tables.
         kind: Which targets it belongs to.
-        better: `higher`, `lower`, or `zero` for a signed error.
+        better: `higher`, `lower`, `zero` for a signed error, or `one` for a slope or a ratio.
         terms: For moment metrics, (truth, prediction, threshold) -> terms (N, k) that are summed with weights.
         reduce: From the sums (draws, 1 + k), the first column being the sum of weights, to the metric (draws,).
         rank_column: For rank metrics, the column of `ranking.auroc_and_precision`.
-        needs_threshold: Whether a threshold chosen on validation subjects is needed.
+        line_column: For metrics of the recalibration line, the column of `recalibration.logistic_lines`.
+        rule: How the threshold is chosen on validation subjects; None for metrics without one.
     """
 
     name: str
     label: str
     kind: Kind
-    better: Literal["higher", "lower", "zero"]
+    better: Literal["higher", "lower", "zero", "one"]
     terms: Terms | None = None
     reduce: Callable[[Array], Array] | None = None
     rank_column: int | None = None
-    needs_threshold: bool = False
+    line_column: int | None = None
+    rule: Rule | None = None
 
-
-def _ratio(numerator: Array, denominator: Array) -> Array:
-    """Division that gives NaN, not a warning, where a draw has nothing to divide by."""
-    return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator > 0)
-
-
-def _variance_terms(y: Array, p: Array, _: float) -> Array:
-    # Centering changes nothing in exact arithmetic and keeps the sums of squares accurate (volumes are ~150 ml).
-    centred = y - y.mean()
-    return np.stack([centred, centred**2, (p - y) ** 2], axis=1)
-
-
-def _r2(s: Array) -> Array:
-    total = s[:, 2] - _ratio(s[:, 1] ** 2, s[:, 0])
-    # A draw whose subjects all have one value has no variance to explain; rounding must not pretend otherwise.
-    total = np.where(total > 1e-12 * np.abs(s[:, 2]), total, 0.0)
-    return 1.0 - _ratio(s[:, 3], total)
-
-
-def _product_terms(y: Array, p: Array, _: float) -> Array:
-    y, p = y - y.mean(), p - p.mean()
-    return np.stack([y, p, y * y, p * p, y * p], axis=1)
-
-
-def _pearson(s: Array) -> Array:
-    n = s[:, 0]
-    var_y, var_p = s[:, 3] - _ratio(s[:, 1] ** 2, n), s[:, 4] - _ratio(s[:, 2] ** 2, n)
-    flat = (var_y <= 1e-12 * s[:, 3]) | (var_p <= 1e-12 * s[:, 4])
-    return _ratio(s[:, 5] - _ratio(s[:, 1] * s[:, 2], n), np.sqrt(np.where(flat, 0.0, var_y * var_p)))
-
-
-def _decision_terms(y: Array, p: Array, threshold: float) -> Array:
-    positive, called = y > 0.5, p >= threshold
-    return np.stack([positive, positive & called, ~positive, ~positive & ~called], axis=1).astype(np.float64)
-
-
-def _mean(s: Array) -> Array:
-    return _ratio(s[:, 1], s[:, 0])
-
-
-def _sensitivity(s: Array) -> Array:
-    return _ratio(s[:, 2], s[:, 1])
-
-
-def _specificity(s: Array) -> Array:
-    return _ratio(s[:, 4], s[:, 3])
-
-
-def _f1(s: Array) -> Array:
-    false_positive = s[:, 3] - s[:, 4]
-    return np.where(s[:, 1] > 0, _ratio(2 * s[:, 2], s[:, 1] + s[:, 2] + false_positive), np.nan)
+    @property
+    def needs_threshold(self) -> bool:
+        """Whether a threshold chosen on validation subjects is needed."""
+        return self.rule is not None
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("r2", "R²", "regression", "higher", _variance_terms, _r2),
-        Metric("pearson_r", "Pearson r", "regression", "higher", _product_terms, _pearson),
-        Metric("mae", "MAE", "regression", "lower", lambda y, p, _: np.abs(p - y)[:, None], _mean),
+        Metric("r2", "R²", "regression", "higher", moments.variance_terms, moments.r_squared),
+        Metric("pearson_r", "Pearson r", "regression", "higher", moments.product_terms, moments.pearson),
+        Metric("mae", "MAE", "regression", "lower", lambda y, p, _: np.abs(p - y)[:, None], moments.weighted_mean),
         Metric(
-            "rmse", "RMSE", "regression", "lower", lambda y, p, _: ((p - y) ** 2)[:, None], lambda s: _mean(s) ** 0.5
+            "rmse",
+            "RMSE",
+            "regression",
+            "lower",
+            lambda y, p, _: ((p - y) ** 2)[:, None],
+            lambda s: moments.weighted_mean(s) ** 0.5,
         ),
-        Metric("bias", "Bias", "regression", "zero", lambda y, p, _: (p - y)[:, None], _mean),
+        Metric("bias", "Bias", "regression", "zero", lambda y, p, _: (p - y)[:, None], moments.weighted_mean),
+        Metric(
+            "loa_lower",
+            "Lower limit of agreement",
+            "regression",
+            "zero",
+            moments.error_terms,
+            moments.limit_of_agreement(-1),
+        ),
+        Metric(
+            "loa_upper",
+            "Upper limit of agreement",
+            "regression",
+            "zero",
+            moments.error_terms,
+            moments.limit_of_agreement(1),
+        ),
         Metric("auroc", "AUROC", "binary", "higher", rank_column=0),
         Metric("auprc", "AUPRC", "binary", "higher", rank_column=1),
-        Metric("brier", "Brier score", "binary", "lower", lambda y, p, _: ((p - y) ** 2)[:, None], _mean),
+        Metric(
+            "brier", "Brier score", "binary", "lower", lambda y, p, _: ((p - y) ** 2)[:, None], moments.weighted_mean
+        ),
         Metric(
             "balanced_accuracy",
             "Balanced accuracy",
             "binary",
             "higher",
-            _decision_terms,
-            lambda s: (_sensitivity(s) + _specificity(s)) / 2,
-            needs_threshold=True,
+            moments.decision_terms,
+            lambda s: (moments.sensitivity(s) + moments.specificity(s)) / 2,
+            rule="balanced",
         ),
-        Metric("sensitivity", "Sensitivity", "binary", "higher", _decision_terms, _sensitivity, needs_threshold=True),
-        Metric("specificity", "Specificity", "binary", "higher", _decision_terms, _specificity, needs_threshold=True),
-        Metric("f1", "F1", "binary", "higher", _decision_terms, _f1, needs_threshold=True),
+        Metric(
+            "sensitivity",
+            "Sensitivity",
+            "binary",
+            "higher",
+            moments.decision_terms,
+            moments.sensitivity,
+            rule="balanced",
+        ),
+        Metric(
+            "specificity",
+            "Specificity",
+            "binary",
+            "higher",
+            moments.decision_terms,
+            moments.specificity,
+            rule="balanced",
+        ),
+        Metric("f1", "F1", "binary", "higher", moments.decision_terms, moments.f1_score, rule="balanced"),
+        Metric(
+            "sensitivity_at_spec90",
+            "Sensitivity at 90 % specificity",
+            "binary",
+            "higher",
+            moments.decision_terms,
+            moments.sensitivity,
+            rule="specificity",
+        ),
+        Metric(
+            "specificity_at_spec90",
+            "Specificity reached at that threshold",
+            "binary",
+            "higher",
+            moments.decision_terms,
+            moments.specificity,
+            rule="specificity",
+        ),
+        Metric("calibration_slope", "Calibration slope", "binary", "one", line_column=0),
+        Metric("calibration_intercept", "Calibration intercept", "binary", "zero", line_column=1),
+        Metric("ece", "Expected calibration error", "binary", "lower", moments.ece_terms, moments.calibration_error),
+        Metric(
+            "observed_expected",
+            "Observed / expected",
+            "binary",
+            "one",
+            moments.sum_terms,
+            lambda s: moments.ratio(s[:, 1], s[:, 2]),
+        ),
     )
 }
 
@@ -183,15 +213,18 @@ def compute(
     if metric.rank_column is not None:
         ranking = rank_rows(y, p, np.arange(len(y)))
         return float(auroc_and_precision(ranking, w)[0, metric.rank_column])
+    if metric.line_column is not None:
+        return float(logistic_lines(y, p, np.arange(len(y)), w)[0, metric.line_column])
     return float(reduce_terms(metric, w @ moment_terms(metric, y, p, threshold))[0])
 
 
 def moment_terms(metric: Metric, truth: Array, prediction: Array, threshold: float | None) -> Array:
     """Terms (N, 1 + k) of a moment metric, the first being one."""
     if metric.terms is None:
-        raise ValueError(f"{metric.name} depends on the order of the scores and has no moment terms")
+        raise ValueError(f"{metric.name} is no function of weighted sums and has no moment terms")
     if metric.needs_threshold and threshold is None:
-        raise ValueError(f"{metric.name} needs a threshold; choose it with choose_threshold on validation subjects")
+        chooser = "choose_threshold" if metric.rule == "balanced" else "threshold_at_specificity"
+        raise ValueError(f"{metric.name} needs a threshold; choose it with {chooser} on validation subjects")
     terms = metric.terms(truth, prediction, 0.5 if threshold is None else threshold)
     return np.concatenate([np.ones((len(truth), 1)), terms], axis=1)
 
@@ -216,6 +249,34 @@ def choose_threshold(truth: ArrayLike, prediction: ArrayLike, split: str) -> flo
     Raises:
         ValueError: For test rows, or when only one class is there.
     """
+    scores, spared, missed = _cuts(truth, prediction, split)
+    gain = spared - missed
+    best = np.flatnonzero(np.isclose(gain, gain.max(), rtol=0, atol=1e-12))
+    return float(scores[best[len(best) // 2]])
+
+
+def threshold_at_specificity(
+    truth: ArrayLike, prediction: ArrayLike, split: str, specificity: float = SPECIFICITY
+) -> float:
+    """The smallest threshold with at least that specificity, on subjects that are not test subjects.
+
+    Args:
+        truth: 0/1 (N,).
+        prediction: Scores (N,).
+        split: Where the rows come from; `test` is refused.
+        specificity: Wanted share of negatives that are not called, in (0, 1).
+
+    Raises:
+        ValueError: For test rows, or when only one class is there.
+    """
+    if not 0 < specificity < 1:
+        raise ValueError(f"specificity must lie between 0 and 1, got {specificity}")
+    candidates, spared, _ = _cuts(truth, prediction, split)
+    return float(candidates[np.argmax(spared >= specificity - 1e-12)])
+
+
+def _cuts(truth: ArrayLike, prediction: ArrayLike, split: str) -> tuple[Array, Array, Array]:
+    """Candidate thresholds (C,), rising, with specificity and 1 - sensitivity of calling at or above each."""
     if split not in ("train", "val"):
         raise ValueError(f"a threshold must be chosen on 'val' or 'train' subjects, got split {split!r}")
     y, p = check_pairs(truth, prediction, "binary")
@@ -228,5 +289,4 @@ def choose_threshold(truth: ArrayLike, prediction: ArrayLike, split: str) -> flo
     missed = np.concatenate([[0.0], np.cumsum(positive)]) / positive.sum()
     spared = np.concatenate([[0.0], np.cumsum(negative)]) / negative.sum()
     candidates = np.concatenate([scores[:1], (scores[1:] + scores[:-1]) / 2, [np.nextafter(scores[-1], np.inf)]])
-    best = np.flatnonzero(np.isclose(spared - missed, (spared - missed).max(), rtol=0, atol=1e-12))
-    return float(candidates[best[len(best) // 2]])
+    return candidates, spared, missed

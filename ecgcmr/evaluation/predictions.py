@@ -11,6 +11,13 @@ Long format, one row for each (subject, item, target):
 | prediction | float64 | original unit, or the probability of the positive class; always finite    |
 | split      | string  | train, val or test; one split for each subject                            |
 
+Outcomes with follow-up (see `survival`) have two more columns, which are NaN in the rows of other targets:
+
+| column     | type    | meaning                                                                   |
+|------------|---------|---------------------------------------------------------------------------|
+| time       | float64 | follow-up until the event (truth 1) or the censoring (0), NaN: not at risk |
+| horizon    | float64 | NaN: prediction is a score, larger is riskier; else a probability by then |
+
 Every further column is a group column (sex, age band, vendor, ...) for the audit and is never read by a metric.
 """
 
@@ -27,6 +34,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 PREDICTION_COLUMNS = ("subject", "item", "target", "truth", "prediction", "split")
+FOLLOW_UP_COLUMNS = ("time", "horizon")
 SPLITS = ("train", "val", "test")
 _KEY = ["subject", "item", "target"]
 
@@ -76,7 +84,7 @@ def make_predictions(
         }
     )
     for name, column in ({} if groups is None else dict(groups)).items():
-        if name in PREDICTION_COLUMNS:
+        if name in (*PREDICTION_COLUMNS, *FOLLOW_UP_COLUMNS):
             raise ValueError(f"group column {name!r} has the name of a predictions column; rename it")
         values = np.asarray(column)
         if values.shape != (n,):
@@ -113,7 +121,17 @@ def check_predictions(table: pd.DataFrame, source: str = "predictions table") ->
     _refuse(source, table, ~np.isfinite(table["prediction"]), "prediction", "a finite number")
     _refuse(source, table, np.isinf(table["truth"]), "truth", "a finite number, or NaN where unobserved")
     _refuse(source, table, ~table["split"].isin(SPLITS), "split", f"one of {SPLITS}")
-    _refuse(source, table, table.duplicated(_KEY), "item", "one row for each (subject, item, target)")
+    key = _KEY
+    for name in FOLLOW_UP_COLUMNS:
+        if name in table.columns:
+            table[name] = pd.to_numeric(table[name]).astype(np.float64)
+            _refuse(source, table, ~(table[name].isna() | (table[name] >= 0)) | np.isinf(table[name]), name,
+                    "a finite time from 0 on, or NaN")  # fmt: skip
+    if "horizon" in table.columns:
+        key = [*_KEY, "horizon"]
+        _refuse(source, table, table["horizon"].notna() & ~table["prediction"].between(0, 1), "prediction",
+                "a probability, because the row has a horizon")  # fmt: skip
+    _refuse(source, table, table.duplicated(key), "item", f"one row for each ({', '.join(key)})")
     several = table.groupby("subject")["split"].nunique()
     if (several > 1).any():
         subject = several.index[several > 1][0]
@@ -123,7 +141,7 @@ def check_predictions(table: pd.DataFrame, source: str = "predictions table") ->
 
 def group_columns(table: pd.DataFrame) -> tuple[str, ...]:
     """Names of the group columns of a predictions table."""
-    return tuple(str(name) for name in table.columns if name not in PREDICTION_COLUMNS)
+    return tuple(str(name) for name in table.columns if name not in (*PREDICTION_COLUMNS, *FOLLOW_UP_COLUMNS))
 
 
 def write_predictions(path: str | os.PathLike[str], table: pd.DataFrame) -> Path:

@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ecgcmr.evaluation.bootstrap import Interval, SubjectDraws, bootstrap_metrics, percentile_interval
-from ecgcmr.evaluation.metrics import choose_threshold, get_metric, metrics_for
+from ecgcmr.evaluation.bootstrap import Bootstrapped, Interval, SubjectDraws, bootstrap_metrics, percentile_interval
+from ecgcmr.evaluation.metrics import choose_threshold, get_metric, metrics_for, threshold_at_specificity
 from ecgcmr.evaluation.results import DIFFERENCE, make_row
 
 if TYPE_CHECKING:
@@ -94,17 +94,29 @@ def score_predictions(
     """
     if not tables:
         raise ValueError(f"no predictions for arm {key.arm!r}")
-    scores = []
+    scores: list[Score] = []
     for target, kind in kinds.items():
         by_seed = [_score_target(table, target, kind, draws, metrics) for table in tables.values()]
-        common = [name for name in by_seed[0] if all(name in other for other in by_seed)]
-        for name in common:
-            found = [seed_scores[name] for seed_scores in by_seed]
-            if len({one.n_items for one in found}) != 1:
-                raise ValueError(f"arm {key.arm!r}, target {target!r}: seeds were tested on different rows")
-            values = np.array([one.value for one in found])
-            stacked = np.stack([one.draws for one in found])
-            scores.append(Score(key, target, name, tuple(tables), values, stacked, found[0].n_subjects))
+        scores += stack_seeds(key, target, tuple(tables), by_seed)
+    return scores
+
+
+def stack_seeds(
+    key: ArmKey, target: str, seeds: tuple[int, ...], by_seed: Sequence[Mapping[str, Bootstrapped]]
+) -> list[Score]:
+    """A score for each metric that all seeds have.
+
+    Raises:
+        ValueError: When the seeds were tested on different rows.
+    """
+    scores = []
+    for name in (name for name in by_seed[0] if all(name in other for other in by_seed)):
+        found = [seed_scores[name] for seed_scores in by_seed]
+        if len({one.n_items for one in found}) != 1:
+            raise ValueError(f"arm {key.arm!r}, target {target!r}: seeds were tested on different rows")
+        values = np.array([one.value for one in found])
+        stacked = np.stack([one.draws for one in found])
+        scores.append(Score(key, target, name, seeds, values, stacked, found[0].n_subjects))
     return scores
 
 
@@ -115,20 +127,25 @@ def _score_target(
     test = rows[rows["split"] == "test"]
     if test.empty:
         raise ValueError(f"the predictions table has no test rows of target {target!r}")
-    threshold = _threshold(rows) if kind == "binary" else None
-    names = [name for name in metrics_for(kind, threshold=threshold is not None) if metrics is None or name in metrics]
-    if not names:
-        return {}
+    thresholds = _thresholds(rows) if kind == "binary" else {}
+    names = [name for name in metrics_for(kind, threshold=bool(thresholds)) if metrics is None or name in metrics]
     columns = (test["truth"].to_numpy(), test["prediction"].to_numpy())
-    return dict(bootstrap_metrics(names, columns, test["subject"].to_numpy(), draws, threshold))
+    found: dict[str, Any] = {}
+    # Metrics without a threshold are computed with those of the first rule.
+    for rule in dict.fromkeys((get_metric(name).rule or "balanced") for name in names):
+        chosen = [name for name in names if (get_metric(name).rule or "balanced") == rule]
+        found |= bootstrap_metrics(chosen, columns, test["subject"].to_numpy(), draws, thresholds.get(rule))
+    return {name: found[name] for name in names}
 
 
-def _threshold(rows: pd.DataFrame) -> float | None:
+def _thresholds(rows: pd.DataFrame) -> dict[str, float]:
+    """Threshold by rule, from validation rows, or else training rows, with both classes; empty without any."""
     for split in ("val", "train"):
         part = rows[(rows["split"] == split) & rows["truth"].notna()]
         if part["truth"].nunique() == 2:
-            return choose_threshold(part["truth"].to_numpy(), part["prediction"].to_numpy(), split)
-    return None
+            columns = (part["truth"].to_numpy(), part["prediction"].to_numpy(), split)
+            return {"balanced": choose_threshold(*columns), "specificity": threshold_at_specificity(*columns)}
+    return {}
 
 
 def score_retrieval(found: Mapping[int, Retrieval], draws: SubjectDraws, key: ArmKey) -> list[Score]:
@@ -197,11 +214,20 @@ def rows(scores: Sequence[Score], per_seed: bool = True, label_draws: bool = Tru
 
 
 def is_better(metric: str, value: float) -> bool:
-    """Whether a difference of that sign is an improvement of the metric (`r2`, or `r2_diff`)."""
+    """Whether a difference of that sign is an improvement of the metric (`r2`, or `r2_diff`).
+
+    Raises:
+        ValueError: For signed errors and slopes, where neither sign is an improvement by itself.
+    """
     name = metric.removesuffix(DIFFERENCE)
     if name.startswith("recall_at_") or name == "median_rank":
         return value < 0 if name == "median_rank" else value > 0
-    return value < 0 if get_metric(name).better == "lower" else value > 0
+    if name.startswith(("harrell_c", "uno_c", "auc_at_", "ipa", "brier_at_", "ibs")):
+        return value < 0 if name.startswith(("brier_at_", "ibs")) else value > 0
+    better = get_metric(name).better
+    if better in ("zero", "one"):
+        raise ValueError(f"{name} is best at {better}: the sign of a difference does not say which arm is better")
+    return value < 0 if better == "lower" else value > 0
 
 
 def _combined_draws(values: NDArray[np.float64], draws: NDArray[np.float64], label_draws: bool) -> NDArray[np.float64]:

@@ -12,41 +12,30 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ecgcmr.cohort.batch import Batch
-from ecgcmr.ecg.augmentation import EcgAugment
-from ecgcmr.models.config import ModelConfig, StrictConfig
-from ecgcmr.objectives.base import Mean, Objective, ObjectiveOutput
+from ecgcmr.models.config import ModelConfig
+from ecgcmr.objectives.base import Mean, ObjectiveOutput
 from ecgcmr.objectives.contrast import by_rows, excluded_columns, potentials, ranks_of_positive, uniformity, unit_rows
 from ecgcmr.objectives.distributed import gather_rows, gather_with_gradient
 from ecgcmr.objectives.facts import DataFacts
-from ecgcmr.objectives.modules import freeze, full_precision, make_cmr_encoder, make_ecg_encoder, make_projection
-from ecgcmr.objectives.views import Augmentation, cmr_view, ecg_view, kept_tokens, make_cmr_augment, the_generator
+from ecgcmr.objectives.modules import full_precision
+from ecgcmr.objectives.pair import PairAlign, PairAlignConfig
 
 MAX_LOG_SCALE = math.log(100.0)
 
 
-class ClipAlignConfig(StrictConfig):
-    """CLIP-style alignment.
+class ClipAlignConfig(PairAlignConfig):
+    """CLIP-style alignment; see `PairAlignConfig` for the encoders.
 
     Attributes:
         temperature: Softmax temperature tau, fixed or where learning starts.
         learn_temperature: Learn log(1 / tau), kept at or below log 100.
         image_weight: Weight lambda of image-to-ECG; ECG-to-image weighs 1 - lambda.
-        token_drop: Share of ECG patches that are left out at random in training, which makes a step cheaper.
-        freeze_cmr: Keep the CMR encoder as it was initialized (its projection still learns).
-        freeze_ecg: Likewise for the ECG encoder.
-        ecg_augment: Preset or settings of `ecgcmr.ecg.augmentation`.
-        cmr_augment: Preset or settings of `ecgcmr.cmr.augmentation`.
     """
 
     name: Literal["clip_align"] = "clip_align"
     temperature: float = Field(default=0.1, ge=0.01)
     learn_temperature: bool = False
     image_weight: float = Field(default=0.5, ge=0, le=1)
-    token_drop: float = Field(default=0.0, ge=0, lt=1)
-    freeze_cmr: bool = False
-    freeze_ecg: bool = False
-    ecg_augment: Augmentation = "mmcl"
-    cmr_augment: Augmentation = "reference"
 
 
 def clip_loss(
@@ -82,66 +71,30 @@ def clip_loss(
     return loss, from_image, from_ecg
 
 
-class ClipAlign(Objective):
+class ClipAlign(PairAlign):
     """Loss `clip` of each subject with both modalities; others count neither as pairs nor as negatives."""
 
+    config: ClipAlignConfig
     log_scale: Tensor
 
     def __init__(self, config: ClipAlignConfig, model: ModelConfig, facts: DataFacts) -> None:
-        super().__init__()
-        self.config = config
-        self.ecg_encoder = make_ecg_encoder(model, facts)
-        self.cmr_encoder = make_cmr_encoder(model, facts)
-        self.ecg_projection = make_projection(model, self.ecg_encoder.embed_dim)
-        self.cmr_projection = make_projection(model, self.cmr_encoder.embed_dim)
-        self.ecg_augment = EcgAugment(config.ecg_augment)
-        self.cmr_augment = make_cmr_augment(config.cmr_augment)
+        super().__init__(config, model, facts)
         start = torch.tensor(-math.log(config.temperature))
         if config.learn_temperature:
             self.log_scale = nn.Parameter(start)
         else:
             self.register_buffer("log_scale", start)
         self.loss_weights = {"clip": 1.0}
-        self.train()
-
-    def train(self, mode: bool = True) -> ClipAlign:
-        """Set the mode; frozen encoders stay in evaluation mode."""
-        super().train(mode)
-        for encoder in self._frozen():
-            freeze(encoder)
-        return self
-
-    def _frozen(self) -> list[nn.Module]:
-        both = ((self.config.freeze_cmr, self.cmr_encoder), (self.config.freeze_ecg, self.ecg_encoder))
-        return [encoder for frozen, encoder in both if frozen]
-
-    def encoders(self) -> dict[str, nn.Module]:
-        """Export both encoders and both projections."""
-        return {
-            "ecg": self.ecg_encoder,
-            "cmr": self.cmr_encoder,
-            "ecg_projection": self.ecg_projection,
-            "cmr_projection": self.cmr_projection,
-        }
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Keep a learned scale at or below 100."""
         self.log_scale.clamp_(max=MAX_LOG_SCALE)
 
-    def project(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Give CMR and ECG projections (B, D) of length 1."""
-        n_samples, training = self.ecg_encoder.n_samples, self.training
-        ecg = ecg_view(batch["ecg"], n_samples, self.ecg_augment if training else None, generator)
-        cmr = cmr_view(batch["cmr"], self.cmr_augment if training else None, generator)
-        image = unit_rows(self.cmr_projection(self.cmr_encoder(cmr)))
-        keep = kept_tokens(self.ecg_encoder, ecg.shape[0], self.config.token_drop, generator)
-        return image, unit_rows(self.ecg_projection(self.ecg_encoder(ecg, generator, keep)))
-
     def represent(self, batch: Batch, generator: object | None = None) -> dict[str, Tensor]:
         """Give projections `image` and `ecg` (B, D) of length 1, and `scale` (B,), 1 / tau for each row."""
-        random = the_generator(generator, self.training, batch["ecg"].device)
-        image, ecg = self.project(batch, random)
+        rows = super().represent(batch, generator)
+        image, ecg = unit_rows(rows["image"]), unit_rows(rows["ecg"])
         # A row each, so that the temperature takes part in every piece of a batch as all other parameters do.
         return {"image": image, "ecg": ecg, "scale": self.log_scale.exp().expand(image.shape[0])}
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ecgcmr.models.config import LabelKind
+
+FactKind = LabelKind | Literal["time", "event"]
 
 
 @dataclass(frozen=True)
@@ -14,15 +16,15 @@ class LabelFact:
 
     Attributes:
         name: Label name; labels stand in this order in `Batch.labels`.
-        kind: "regression" or "binary".
+        kind: "regression" or "binary"; "time" and "event" for the two labels of an outcome with follow-up.
         unit: Unit of the label, for instance "mL"; empty for a binary label.
         mean: Mean [unit]; not used for a binary label.
         std: Standard deviation [unit], above 0 for a regression label.
-        prevalence: Share of positives of a binary label, in [0, 1].
+        prevalence: Share of positives of a binary or event label, in [0, 1].
     """
 
     name: str
-    kind: LabelKind
+    kind: FactKind
     unit: str = ""
     mean: float = 0.0
     std: float = 1.0

@@ -58,11 +58,15 @@ def make_head(model: ModelConfig, in_features: int, facts: DataFacts) -> Predict
     """Build the prediction head with the training statistics of the labels.
 
     Raises:
-        ValueError: If the data has no labels.
+        ValueError: If the data has no labels, or labels of an outcome with follow-up.
     """
     if not facts.labels:
         raise ValueError("supervised learning needs labels; name them in data.labels")
-    labels = [HeadLabel(name=fact.name, kind=fact.kind, unit=fact.unit) for fact in facts.labels]
+    labels = []
+    for fact in facts.labels:
+        if fact.kind == "time" or fact.kind == "event":
+            raise ValueError(f"label {fact.name!r} is of kind {fact.kind!r}; objective.name=survival learns outcomes")
+        labels.append(HeadLabel(name=fact.name, kind=fact.kind, unit=fact.unit))
     config = HeadConfig.model_validate({**model.head.model_dump(), "in_features": in_features, "labels": labels})
     head = PredictionHead(config)
     head.set_statistics([fact.mean for fact in facts.labels], [fact.std for fact in facts.labels])

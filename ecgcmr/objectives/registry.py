@@ -8,21 +8,40 @@ from pydantic import Field
 
 from ecgcmr.models.config import ModelConfig
 from ecgcmr.objectives.align import ClipAlign, ClipAlignConfig
+from ecgcmr.objectives.align_barlow import BarlowAlign, BarlowAlignConfig
+from ecgcmr.objectives.align_labels import LabelAlign, LabelAlignConfig
+from ecgcmr.objectives.align_siglip import SiglipAlign, SiglipAlignConfig
+from ecgcmr.objectives.align_vicreg import VicregAlign, VicregAlignConfig
 from ecgcmr.objectives.base import Objective
 from ecgcmr.objectives.facts import DataFacts
 from ecgcmr.objectives.image_contrastive import CmrSimclr, CmrSimclrConfig
 from ecgcmr.objectives.masked import MaskedEcg, MaskedEcgConfig
 from ecgcmr.objectives.supervised import Supervised, SupervisedConfig
+from ecgcmr.objectives.survival import Survival, SurvivalConfig
 
 ObjectiveConfig = Annotated[
-    MaskedEcgConfig | CmrSimclrConfig | ClipAlignConfig | SupervisedConfig, Field(discriminator="name")
+    MaskedEcgConfig
+    | CmrSimclrConfig
+    | ClipAlignConfig
+    | SiglipAlignConfig
+    | BarlowAlignConfig
+    | VicregAlignConfig
+    | LabelAlignConfig
+    | SupervisedConfig
+    | SurvivalConfig,
+    Field(discriminator="name"),
 ]
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "masked_ecg": MaskedEcg,
     "cmr_simclr": CmrSimclr,
     "clip_align": ClipAlign,
+    "siglip_align": SiglipAlign,
+    "barlow_align": BarlowAlign,
+    "vicreg_align": VicregAlign,
+    "label_align": LabelAlign,
     "supervised": Supervised,
+    "survival": Survival,
 }
 
 

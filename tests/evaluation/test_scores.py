@@ -69,6 +69,24 @@ def test_score_predictions__threshold_comes_from_validation_rows(draws):
     assert one.values[0] > two.values[0]
 
 
+def test_score_predictions__sensitivity_is_at_a_specificity_of_validation_rows(draws):
+    plain = table(15, 1)
+    names = ["sensitivity_at_spec90", "specificity_at_spec90", "sensitivity", "auroc"]
+    found = {
+        s.metric: s.values[0] for s in score_predictions({0: plain}, {"MI": "binary"}, draws, ArmKey("a", "p"), names)
+    }
+    rows_of = {part: plain[(plain["split"] == part) & (plain["target"] == "MI")] for part in ("val", "test")}
+    negatives = np.sort(rows_of["val"].loc[rows_of["val"]["truth"] == 0, "prediction"].to_numpy())
+    above = negatives[int(np.ceil(0.9 * len(negatives) - 1e-9)) - 1]  # 90 % of the validation negatives are not above
+    scores = rows_of["val"]["prediction"]
+    called = rows_of["test"]["prediction"] >= (above + scores[scores > above].min()) / 2
+    positive = rows_of["test"]["truth"] == 1
+    assert found["sensitivity_at_spec90"] == pytest.approx(called[positive].mean())
+    assert found["specificity_at_spec90"] == pytest.approx(1 - called[~positive].mean())
+    assert found["sensitivity_at_spec90"] < found["sensitivity"]
+    assert set(found) == set(names)
+
+
 def test_rows__mean_over_seeds_and_single_seeds(arms):
     found = [r for r in rows(arms["good"]) if r["target"] == "LVEDV" and r["metric"] == "r2"]
     assert [r["seed"] for r in found] == [None, 0, 1, 2]
@@ -148,6 +166,8 @@ def test_is_better__by_metric():
     assert not is_better("mae_diff", 0.1)
     assert is_better("median_rank_diff", -3)
     assert is_better("recall_at_10", 0.1)
+    with pytest.raises(ValueError, match="best at zero"):
+        is_better("bias_diff", 0.1)
 
 
 def test_score_retrieval__gives_rows_and_paired_differences():

@@ -16,6 +16,9 @@ LABELS = (
     LabelFact("LVM", "regression", "g", 110.0, 25.0),
 )
 FACTS = DataFacts(ecg_samples=100, ecg_rate_hz=100.0, cmr_shape=(3, 32, 32), labels=LABELS)
+# The same columns of `make_batch` read as a follow-up time and an event.
+OUTCOME = (LabelFact("MI_time_years", "time", "years"), LabelFact("MI_event", "event"), LABELS[2])
+SURVIVAL_FACTS = DataFacts(ecg_samples=100, ecg_rate_hz=100.0, cmr_shape=(3, 32, 32), labels=OUTCOME)
 _DECODER = {"preset": "nano", "width": 16, "heads": 2}
 
 CASES: dict[str, dict[str, Any]] = {
@@ -31,6 +34,14 @@ CASES: dict[str, dict[str, Any]] = {
     "supervised legacy": {"name": "supervised", "legacy_denominator": True, "regression_loss": "huber"},
     "supervised cmr": {"name": "supervised", "modality": "cmr"},
     "probe": {"name": "supervised", "freeze_encoder": True},
+    "siglip": {"name": "siglip_align"},
+    "barlow": {"name": "barlow_align"},
+    "vicreg": {"name": "vicreg_align"},
+    "soft positives": {"name": "label_align", "width": 1.0, "floor": 0.2},
+    "nearest positives": {"name": "label_align", "positives": "nearest", "k": 2, "width": 1.0, "floor": 0.1},
+    "similar removed": {"name": "label_align", "positives": "remove", "width": 1.0, "floor": 0.6},
+    "cox": {"name": "survival"},
+    "discrete hazards": {"name": "survival", "loss": "discrete", "cuts": [120.0, 140.0, 160.0]},
 }
 
 
@@ -45,9 +56,10 @@ def model_config(
     return ModelConfig.model_validate({"ecg": ecg, "cmr": cmr, "projection": projection})
 
 
-def build(fields: dict[str, Any], model: ModelConfig | None = None, facts: DataFacts = FACTS) -> Objective:
+def build(fields: dict[str, Any], model: ModelConfig | None = None, facts: DataFacts | None = None) -> Objective:
     """Build an objective as a run file would, always with the same weights."""
     torch.manual_seed(0)
+    facts = facts or (SURVIVAL_FACTS if fields["name"] == "survival" else FACTS)
     config = TypeAdapter(ObjectiveConfig).validate_python(fields)
     return build_objective(config, model or model_config(), facts)
 
