@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 150, 400], help="fine-tuning steps at each count")
     parser.add_argument("--seeds", type=int, default=5, help="label draws")
     parser.add_argument("--score", choices=("test", "val"), default="test", help="val: to choose settings by")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the run file")
     arguments = parser.parse_args()
     study = ReleasedStudy(
         arguments.cohort,
@@ -35,6 +36,7 @@ def main() -> None:
         tuple(range(arguments.seeds)),
         arguments.score,
         tuple(arguments.steps),
+        overrides=tuple(arguments.set),
     )
     make_label_splits(study)
     path = score_arms(study)

@@ -60,6 +60,7 @@ class ReleasedStudy:
             from the training folds and the validation fold is scored, to choose settings by.
         steps: Optimizer steps of a fine-tuning at each of `counts`.
         labels: Binary labels of the cohort.
+        overrides: Further KEY=VALUE for the run file, the same for both sides.
     """
 
     cohort: Path
@@ -71,6 +72,7 @@ class ReleasedStudy:
     score: Literal["test", "val"] = "test"
     steps: tuple[int, ...] = (100, 150, 400)
     labels: tuple[str, ...] = LABELS
+    overrides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.steps) != len(self.counts):
@@ -206,7 +208,7 @@ def _finetuned(study: ReleasedStudy, arm: str, count: int | None, seed: int) -> 
         "train.max_steps": study.steps[study.counts.index(count)],
         "train.eval_every": _epochs_between_evaluations(study, count, seed),
     }
-    config = load_config(study.recipe, [f"{key}={value}" for key, value in overrides.items()])
+    config = load_config(study.recipe, [*(f"{key}={value}" for key, value in overrides.items()), *study.overrides])
     finetune(config, resume=out.exists(), progress=False)
     weights = load_weights(out / "weights")
     found = _embedded(
