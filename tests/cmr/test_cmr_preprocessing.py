@@ -16,7 +16,7 @@ from ecgcmr.cmr.cine import Cine
 from ecgcmr.cmr.preprocessing import CmrPipeline, named_pipeline
 from ecgcmr.cmr.resample import separable, triangle_filter
 
-NAMES = ("three_frames", "cine", "reference_crop")
+NAMES = ("three_frames", "cine", "reference_crop", "reference_frame")
 
 
 def beating(

@@ -79,7 +79,7 @@ _IMAGE = (r"(encoder_imaging\.)?0\.weight$", r"(encoder_imaging\.)?7\.2\.conv3\.
 
 FORMATS: dict[str, Format] = {
     "signal_encoder_mdm": Format(
-        "turgut_signal:convert_mdm",
+        "mae:convert_mdm",
         "oetu/MMCL-ECG-CMR: ECG encoder after masked data modelling",
         {**_MASKED, **_DECODER},
         _VIT,

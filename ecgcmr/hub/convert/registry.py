@@ -142,7 +142,7 @@ def describe_formats() -> list[str]:
     lines = []
     for name, one in FORMATS.items():
         lines.append(f"{name}: {one.about}")
-        lines += [f"    {key}={option.default:<12} {option.about}" for key, option in one.options.items()]
+        lines += [f"    {f'{key}={option.default}':<24}{option.about}" for key, option in one.options.items()]
     return lines
 
 
