@@ -121,11 +121,14 @@ def _encoder(state: State, options: Mapping[str, str], pipeline: EcgPipeline) ->
     tower = state.under("ecg_encoder.", "another tower")
     tower = State(tower.file, {_NEW_NORM.get(key, key): value for key, value in tower.tensors.items()})
     tower = tower.without(_PRETRAINING)
-    encoder = EcgWav2Vec(_sizes(tower, options, pipeline.n_samples)).eval()
+    sizes = _sizes(tower, options, pipeline.n_samples)
+    with torch.device("meta"):  # nothing is allocated before the file is known to hold what it claims
+        skeleton = EcgWav2Vec(sizes)
     try:
-        tensors = tower.exactly(_shapes(encoder))
+        tensors = tower.exactly(_shapes(skeleton))
     except ValueError as error:
         raise ValueError(str(error).replace(f"{state.file}: ", f"{state.file}: ecg_encoder.*: ", 1)) from None
+    encoder = EcgWav2Vec(sizes).eval()
     encoder.load_state_dict(_renamed(tensors, encoder))
     return encoder, {f"ecg_encoder.{key}": reason for key, reason in tower.dropped.items()}
 

@@ -59,8 +59,10 @@ def convert_myoecg(path: Path, options: Mapping[str, str]) -> Converted:
     state = open_state(path).without(_TEACHER)
     sizes = _sizes(state, options)
     with_head = any(key.startswith("head.") for key in state.tensors)
+    with torch.device("meta"):  # nothing is allocated before the file is known to hold what it claims
+        skeleton = EcgStViT(sizes)
+    tensors = state.exactly(_shapes(skeleton, with_head))
     encoder = EcgStViT(sizes)
-    tensors = state.exactly(_shapes(encoder, with_head))
     encoder.load_state_dict(_renamed(tensors, encoder))
     modules: dict[str, Any] = {"ecg": encoder.eval()}
     head_options: dict[str, Any] = {}
