@@ -63,7 +63,7 @@ def test_parse_options__refuses_what_it_does_not_know() -> None:
 
 
 def test_auto__suggests_and_converts_only_what_is_beyond_doubt(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="agree with signal_encoder_mdm, signal_encoder_mmcl.*say which it is"):
+    with pytest.raises(ValueError, match=r"agree with signal_encoder_mdm, signal_encoder_mmcl.*say which it is"):
         convert(file, "auto")
     torch.save({"model": {"layer.weight": torch.ones(2)}}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match="agree with no known format"):
