@@ -44,6 +44,7 @@ def pack(
     modules: Sequence[str] | None = None,
     dtype: str = "float32",
     card: Mapping[str, Any] | None = None,
+    exact: Sequence[str] = (),
 ) -> Packed:
     """Make a release folder.
 
@@ -57,6 +58,7 @@ def pack(
         modules: Names among `MODULES`; None for all that the sources hold.
         dtype: float32 or float16, as in `save_weights`.
         card: Fields of `Card`, which replace those of the first source; `run` cannot be set.
+        exact: Modules that stay in float32, as in `save_weights`.
 
     Returns:
         What came from where.
@@ -86,6 +88,7 @@ def pack(
         whole,
         head.config["head_options"] if head else None,
         dtype,
+        exact,
     )
     held = {name for one in loaded for name in one.modules}
     return Packed(

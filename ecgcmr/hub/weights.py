@@ -74,6 +74,7 @@ def save_weights(
     card: Card | Mapping[str, Any],
     head_options: Mapping[str, Any] | None = None,
     dtype: str = "float32",
+    exact: Sequence[str] = (),
 ) -> Path:
     """Write a weights folder; it appears whole or not at all, and replaces one that was there.
 
@@ -85,6 +86,7 @@ def save_weights(
         card: What must be said about the weights (`ecgcmr.hub.card.Card`).
         head_options: How the head reads the embedding, where that is not plain: {"double_fc_norm": True}.
         dtype: float32, or float16 to store matrices in half precision; a loader computes in float32 all the same.
+        exact: Names of modules that stay in float32 where the others go to half precision.
 
     Returns:
         The folder.
@@ -103,7 +105,7 @@ def save_weights(
             raise ValueError(f"{folder}: the module {name!r} cannot be saved without its {name}_pipeline")
     ecg_pipeline = ecg_pipeline if _has(modules, "ecg") else None
     cmr_pipeline = cmr_pipeline if _has(modules, "cmr") else None
-    stored = to_storage(modules, dtype)
+    stored = to_storage(modules, dtype, exact)
     rebuilt = _say_where(folder, rebuild, modules, stored, dtype)
     tensors = save_safetensors(stored)
     config = _describe(modules, (ecg_pipeline, cmr_pipeline), card)
@@ -117,9 +119,9 @@ def save_weights(
             text = ", ".join(f"{name} {value:.2g}" for name, value in changes.items())
             raise ValueError(
                 f"{folder}: not written: in {dtype} the outputs of the recipe move by more than {LARGEST_CHANGE:g} of "
-                f"themselves ({text}); store in float32"
+                f"themselves ({text}); store in float32, or keep the modules where it begins exact (exact=, --exact)"
             )
-    config["storage"] = {"dtype": dtype, "largest_change": change}
+    config["storage"] = {"dtype": dtype, "largest_change": change, "exact": list(exact)}
     preprocess = {
         "ecg": ecg_pipeline.to_dict() if ecg_pipeline else None,
         "cmr": cmr_pipeline.to_dict() if cmr_pipeline else None,
