@@ -193,8 +193,8 @@ def test_data__orders_by_group_and_weight(make_config: MakeConfig) -> None:
     taken = feeds.train.group_codes[feeds.order(3, 0)]
     assert abs(2 * taken.mean() - 1) <= 1.001 / len(taken)
     assert len(set(feeds.train.batch([0, 1, 2, 3, 4, 5, 6, 7])["group"].tolist())) == 2
-    older = order(weight="age")
-    ages = older.train.subject_column("age").to_numpy()
+    older = order(weight="age_years")
+    ages = older.train.subject_column("age_years").to_numpy()
     assert abs(ages[older.order(3, 0)].mean() - (ages**2).sum() / ages.sum()) < ages.std() / 2
     with pytest.raises(ValueError, match=r"data\.weight: column 'sex' of the subjects"):
         order(weight="sex")
