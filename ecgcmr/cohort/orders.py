@@ -80,7 +80,8 @@ class GroupedOrder:
         first, last = epoch * quota // len(members), -(-(epoch + 1) * quota // len(members))
         rounds = []
         for number in range(first, last):
-            sequence = np.random.SeedSequence(entropy=seed, spawn_key=(_PURPOSE_GROUP, self.groups[place], number))
+            key = (_PURPOSE_GROUP, self.groups[place] % 2**32, number)
+            sequence = np.random.SeedSequence(entropy=seed, spawn_key=key)
             keys = np.random.Philox(sequence).random_raw(len(members))
             rounds.append(members[np.argsort(keys, kind="stable")])
         start = epoch * quota - first * len(members)

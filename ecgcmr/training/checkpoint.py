@@ -19,6 +19,7 @@ from torch import Tensor
 from ecgcmr.hub.folder import independent_tensors, recover, write_folder
 
 FORMAT_VERSION = 2
+"""Version 1 had no hash of meta.json itself; it is still read."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,10 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: missing; this folder is not a whole checkpoint") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not what a checkpoint's meta.json holds ({error!r})") from None
-    if meta.get("format_version") != FORMAT_VERSION or not isinstance(hashes, dict):
-        raise ValueError(
-            f"{path}: format_version is {meta.get('format_version')!r}, this program reads {FORMAT_VERSION}"
-        )
-    if meta.get("meta_sha256") != _meta_digest(meta):
+    version = meta.get("format_version")
+    if version not in (1, FORMAT_VERSION) or not isinstance(hashes, dict):
+        raise ValueError(f"{path}: format_version is {version!r}, this program reads {FORMAT_VERSION}")
+    if version != 1 and meta.get("meta_sha256") != _meta_digest(meta):
         raise ValueError(f"{path}: corrupt: its content has another sha256 than it says; use another checkpoint")
     return dict(meta)
 

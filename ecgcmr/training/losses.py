@@ -116,6 +116,8 @@ class Meter:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Meter:
-        """Continue from `state_dict()`."""
+        """Continue from `state_dict()`; of an older one, which held means of means, the exact sums only."""
+        if "metrics" not in state:
+            return cls(dict(state["sums"]), dict(state["counts"]))
         metrics = {name: (total, count, log) for name, (total, count, log) in state["metrics"].items()}
         return cls(dict(state["sums"]), dict(state["counts"]), metrics, dict(state["extra"]), float(state["samples"]))

@@ -81,7 +81,8 @@ def _run(config: RunConfig, resume: bool | str, progress: ProgressCallback | boo
     if continues and _is_finished(config.folder):
         log.info("%s is finished; nothing to do", config.folder)
         return config.folder
-    with run_log(config.folder, state.is_main_process) as run_file:
+    n_processes = state.num_processes
+    with run_log(config.folder, state.is_main_process) as run_file, name_lost_processes(config.folder, n_processes):
         source = open_source(config.data)
         objective, feeds, facts = _build(config, source)
         load_initial(objective, config.init, source)
@@ -147,7 +148,7 @@ def _train(
                 trainer.global_batch,
                 trainer.schedule.lr,
             )
-            with stop_on_signal() as stop, name_lost_processes(folder, accelerator.num_processes):
+            with stop_on_signal() as stop:
                 trainer.fit(stop)
         if accelerator.is_main_process:
             _export(trainer, source, facts)

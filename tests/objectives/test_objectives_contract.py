@@ -63,7 +63,7 @@ def test_objective__compares_many_samples_in_pieces(objective: Objective, monkey
     for name, loss in whole.losses.items():
         torch.testing.assert_close(pieces.losses[name], loss)
     for name, mean in whole.metrics.items():
-        assert pieces.metrics[name].value == pytest.approx(mean.value, rel=1e-6, abs=1e-7), name
+        assert pieces.metrics[name].value == pytest.approx(mean.value, rel=1e-6, abs=3e-6), name  # float32
 
 
 def test_objective__keeps_its_graph_when_nothing_is_valid(objective: Objective) -> None:

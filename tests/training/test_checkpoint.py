@@ -16,6 +16,7 @@ import torch
 
 from ecgcmr.hub import folder as folder_module
 from ecgcmr.training.checkpoint import load_checkpoint, save_checkpoint
+from ecgcmr.training.losses import Meter, Totals
 
 ROOT = Path(__file__).parents[2]
 
@@ -149,3 +150,18 @@ def test_load_checkpoint__missing_parts_are_named(tmp_path: Path) -> None:
     (last / "meta.json").write_text(json.dumps({"format_version": 99, "sha256": {}}))
     with pytest.raises(ValueError, match="format_version is 99"):
         load_checkpoint(last)
+
+
+def test_load_checkpoint__of_the_first_version_is_still_read(tmp_path: Path) -> None:
+    save(tmp_path / "last", 1.0)
+    path = tmp_path / "last/meta.json"
+    meta = json.loads(path.read_text())
+    del meta["meta_sha256"]
+    path.write_text(json.dumps(meta))
+    with pytest.raises(ValueError, match=r"meta\.json: corrupt"):
+        load_checkpoint(tmp_path / "last")
+    path.write_text(json.dumps({**meta, "format_version": 1}))
+    assert load_checkpoint(tmp_path / "last").meta["step"] == 1
+    old = Meter.from_state({"sums": {"a": 4.0}, "counts": {"a": 2.0}, "extra": {"m": 9.0}, "samples": 3.0})
+    old.add(Totals({"a": 2.0}, {"a": 1.0}, {"m": (1.0, 2.0, False)}, False), samples=1, grad_norm=5.0)
+    assert old.row({"a": 1.0}) == {"loss": 2.0, "loss_a": 2.0, "m": 0.5, "grad_norm": 5.0}

@@ -18,7 +18,7 @@ from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.hub import folder as folder_module
 from ecgcmr.hub.weights import load_weights
 from ecgcmr.objectives.base import Objective
-from ecgcmr.training import loop, run
+from ecgcmr.training import keeper, loop, run
 from ecgcmr.training.config import RunConfig, load_config
 from ecgcmr.training.progress import ProgressEvent
 from ecgcmr.training.run import finetune, pretrain
@@ -151,6 +151,59 @@ def test_resume__corrupt_checkpoint_is_refused_by_name(make_config: MakeConfig) 
         pretrain(config, resume=True)
 
 
+def test_resume__goes_on_from_the_checkpoint_before_a_broken_one(make_config: MakeConfig, tmp_path: Path) -> None:
+    """To the same weights and metrics as a run that was never stopped."""
+    whole = pretrain(make_config(out=str(tmp_path / "whole")))
+    config = make_config(out=str(tmp_path / "parts"), **{"train.keep_every": 1})
+    with pytest.raises(RunInterrupted):
+        pretrain(config, progress=interrupt_at(4))
+    checkpoints = config.folder / "checkpoints"
+    assert {path.name for path in checkpoints.iterdir()} == {"best", "last", "previous", "epoch-00001", "epoch-00002"}
+    (checkpoints / "last/train_state.pt").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"last/train_state\.pt: corrupt.*--resume-from (previous|epoch-00002)"):
+        pretrain(config, resume=True)
+    parts = pretrain(config, resume="epoch-00001")
+    for name in ("metrics.jsonl", "checkpoints/last/model.safetensors", "weights/model.safetensors"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_pretrain__micro_batches_change_no_number(make_config: MakeConfig, tmp_path: Path) -> None:
+    """With stochastic depth, augmentations and masks; the loss of each step to float32 rounding."""
+    options = {"train.log_every": 1, "train.max_steps": 2}
+    folders = [
+        pretrain(make_config(out=str(tmp_path / str(parts)), **options, **{"train.micro_batches": parts}))
+        for parts in (1, 4)
+    ]
+    rows = [read_metrics(folder) for folder in folders]
+    assert len(rows[0]) == 3
+    for one, four in zip(*rows, strict=True):
+        assert four.pop("event") == one.pop("event")
+        assert four == pytest.approx(one, rel=1e-4)
+
+
+def test_data__orders_by_group_and_weight(make_config: MakeConfig) -> None:
+    from ecgcmr.training.data import open_feeds, open_source
+
+    def order(**data: Any) -> Any:
+        config = make_config(**{f"data.{key}": value for key, value in data.items()}).data
+        return open_feeds(open_source(config), config, {"ecg"})
+
+    assert order().order is None
+    feeds = order(group="sex", balance=1.0)
+    taken = feeds.train.group_codes[feeds.order(3, 0)]
+    assert abs(2 * taken.mean() - 1) <= 1.001 / len(taken)
+    assert len(set(feeds.train.batch([0, 1, 2, 3, 4, 5, 6, 7])["group"].tolist())) == 2
+    older = order(weight="age_years")
+    ages = older.train.subject_column("age_years").to_numpy()
+    assert abs(ages[older.order(3, 0)].mean() - (ages**2).sum() / ages.sum()) < ages.std() / 2
+    with pytest.raises(ValueError, match=r"data\.weight: column 'sex' of the subjects"):
+        order(weight="sex")
+    with pytest.raises(ValueError, match="no group column 'shoe_size'; have"):
+        order(group="shoe_size", balance=0.5)
+    with pytest.raises(ValueError, match="balance needs group"):
+        order(balance=0.5)
+
+
 def test_pretrain__existing_run_is_not_overwritten(make_config: MakeConfig) -> None:
     config = make_config(**{"train.max_steps": 1})
     folder = pretrain(config)
@@ -195,15 +248,15 @@ def test_pretrain__full_disk_keeps_the_checkpoint_before(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config()
-    real, calls = loop.save_checkpoint, []
+    real, calls = keeper.save_checkpoint, []
 
-    def full(folder: Path, *args: Any) -> None:
+    def full(folder: Path, *args: Any, **more: Any) -> None:
         calls.append(folder.name)
         if len(calls) > 2:
             raise OSError(28, "the disk is full: free space and continue with --resume", str(folder))
-        real(folder, *args)
+        real(folder, *args, **more)
 
-    monkeypatch.setattr(loop, "save_checkpoint", full)
+    monkeypatch.setattr(keeper, "save_checkpoint", full)
     with pytest.raises(OSError, match="the disk is full"):
         pretrain(config)
     monkeypatch.undo()

@@ -141,6 +141,7 @@ def test_keys__are_frozen() -> None:
         "data": [
             "cohort", "split", "ecg", "ecg.pipeline", "ecg.crop_samples", "cmr", "cmr.pipeline", "cmr.crop_mm",
             "cmr.size", "cmr.slices", "cmr.frames", "labels", "train_subjects", "val_subjects", "draw_seed",
+            "group", "balance", "weight",
         ],
         "init": ["ecg", "cmr", "allow_other_pipeline", "allow_other_split"],
         "optim": [
@@ -148,9 +149,9 @@ def test_keys__are_frozen() -> None:
             "clip_grad",
         ],
         "train": [
-            "epochs", "max_steps", "batch_size", "eval_batch_size", "processes", "threads", "precision", "log_every",
-            "eval_every", "label_metrics", "monitor", "mode", "patience", "max_delta", "max_nonfinite", "save_seconds",
-            "trackers",
+            "epochs", "max_steps", "batch_size", "micro_batches", "micro_batch_norm", "eval_batch_size", "processes",
+            "threads", "precision", "log_every", "eval_every", "label_metrics", "monitor", "mode", "patience",
+            "max_delta", "max_nonfinite", "save_seconds", "keep_every", "keep", "timeout_seconds", "trackers",
         ],
     }  # fmt: skip
 
