@@ -132,7 +132,7 @@ def _plan(
     for path in inputs.files:
         about = path.stat() if path.exists() else None
         files.update(f"{path}\0{about and (about.st_size, about.st_mtime_ns)}\n".encode())
-    config = model.weights.config
+    config = model.config
     only = None if options.only_leads is None else list(options.only_leads)
     plan = {
         "verb": verb,

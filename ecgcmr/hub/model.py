@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 Dtype = Literal["float32", "bfloat16"]
 
+_CMR = ("cmr", "cmr_projection")
+
 _CHUNK = 1024  # recordings whose outputs are put in order at a time
 
 
@@ -56,9 +59,11 @@ def load_model(
     if dtype not in ("float32", "bfloat16"):
         raise ValueError(f"dtype is {dtype!r}, expected 'float32' or 'bfloat16'")
     where = choose_device(device)
-    weights = load_weights(source)
+    # The CMR encoder comes when it is asked for: building it imports timm, which takes longer than all the rest.
+    weights = load_weights(source, leave_out=_CMR)
+    weights = weights if "ecg" in weights.modules else load_weights(source)
     if head is not None:
-        weights = with_head(weights, load_weights(head))
+        weights = with_head(weights, load_weights(head, leave_out=_CMR))
     return LoadedModel(weights, where, dtype)
 
 
@@ -66,24 +71,39 @@ class LoadedModel:
     """Encoders with their preprocessing.
 
     Attributes:
-        weights: What was loaded.
         device: Where it computes.
         dtype: Precision of the encoder's matrix products.
     """
 
     def __init__(self, weights: Weights, device: torch.device | str = "cpu", dtype: Dtype = "float32") -> None:
-        self.weights, self.device, self.dtype = weights, torch.device(device), dtype
+        self._weights, self.device, self.dtype = weights, torch.device(device), dtype
         self.interval = checked_interval(weights.config.get("head_options", {}), self.labels, str(weights.folder))
         for module in weights.modules.values():
             module.to(self.device).eval()
 
     def __repr__(self) -> str:
-        return f"LoadedModel({self.weights.config['name']!r}, {', '.join(self.weights.modules)})"
+        return f"LoadedModel({self.config['name']!r}, {', '.join(self.config['modules'])})"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Content of config.json: name, modules, input, labels, license, provenance, ..."""
+        return self._weights.config
+
+    @property
+    def weights(self) -> Weights:
+        """What was loaded, with all its modules: a CMR encoder is built at the first call."""
+        late = [name for name in self.config["modules"] if name not in self._weights.modules]
+        if late:
+            whole = load_weights(f"local-dir:{self._weights.folder}")
+            for name in late:
+                whole.modules[name].to(self.device).eval()
+            self._weights = replace(self._weights, modules={**whole.modules, **self._weights.modules})
+        return self._weights
 
     @property
     def labels(self) -> list[dict[str, str]]:
         """Name, kind and unit of each output of the head, in order."""
-        return [dict(label) for label in self.weights.config["labels"]]
+        return [dict(label) for label in self.config["labels"]]
 
     def embed(
         self,
@@ -155,7 +175,7 @@ class LoadedModel:
 
     def embed_cmr(self, cine: Cine | Sequence[Cine], batch_size: int = 64) -> NDArray[np.float32]:
         """Embed one or many cines, (B, D) float32."""
-        encoder, pipeline = self._module("cmr"), self.weights.cmr_pipeline
+        encoder, pipeline = self._module("cmr"), self._weights.cmr_pipeline
         assert pipeline is not None
         cines = list(cine) if isinstance(cine, Sequence) else [cine]
         return self._run(encoder, [torch.from_numpy(pipeline(one)).float() / 255.0 for one in cines], batch_size)
@@ -169,7 +189,7 @@ class LoadedModel:
     def predict_from(self, embedding: Tensor) -> Tensor:
         """Predict (B, K) from embeddings (B, D), in original units and probabilities."""
         head: Any = self._module("head")
-        if self.weights.config["head_options"].get("double_fc_norm"):
+        if self.config["head_options"].get("double_fc_norm"):
             encoder: Any = self._module("ecg")
             embedding = encoder.fc_norm(embedding)
         predicted: Tensor = head.predict(embedding)
@@ -187,10 +207,10 @@ class LoadedModel:
             chunk: Items of a chunk.
             skip: Items at the beginning that are not wanted.
         """
-        encoder, pipeline = self._module("ecg"), self.weights.ecg_pipeline
+        encoder, pipeline = self._module("ecg"), self._weights.ecg_pipeline
         assert pipeline is not None
         only = None if options.only_leads is None else canonical_leads(list(options.only_leads))
-        n_samples = int(self.weights.config["ecg"]["n_samples"])
+        n_samples = int(self.config["ecg"]["n_samples"])
         cut = Cutter(pipeline, n_samples, options.windows, options.short, only)
         if verb == "predict":
             self._module("head")
@@ -199,7 +219,7 @@ class LoadedModel:
 
     def table_maker(self, verb: Verb, options: StreamOptions, from_cohort: bool) -> TableMaker:
         """The columns and attributes of this model's tables."""
-        config = self.weights.config
+        config = self.config
         about = {
             "model": config["name"],
             "sha256": config["sha256"],
@@ -265,9 +285,11 @@ class LoadedModel:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _module(self, name: str) -> nn.Module:
-        modules = self.weights.modules
+        modules = self._weights.modules
+        if name not in modules and name in _CMR:
+            modules = self.weights.modules
         if name not in modules:
-            raise ValueError(f"{self.weights.folder}: these weights have no {name!r}; they have {', '.join(modules)}")
+            raise ValueError(f"{self._weights.folder}: these weights have no {name!r}; they have {', '.join(modules)}")
         return modules[name]
 
     @torch.no_grad()

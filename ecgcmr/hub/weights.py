@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -138,7 +138,10 @@ def save_weights(
 
 
 def load_weights(
-    source: str | Path, reset_head: Sequence[Mapping[str, str]] | None = None, head_seed: int = 0
+    source: str | Path,
+    reset_head: Sequence[Mapping[str, str]] | None = None,
+    head_seed: int = 0,
+    leave_out: Collection[str] = (),
 ) -> Weights:
     """Load a weights folder, strictly.
 
@@ -147,9 +150,11 @@ def load_weights(
         reset_head: Name, kind and unit of each label of a new head. It takes the place of the stored head, if there
             is one, with fresh values. Without it a head that does not fit is an error like everything else.
         head_seed: Seed of the fresh values.
+        leave_out: Modules that are not built, because building takes time (the CMR encoder brings timm). Their
+            tensors are read and hashed like all others, but not compared with a module.
 
     Returns:
-        All modules in evaluation mode on the CPU, with the pipelines that belong to them.
+        All other modules in evaluation mode on the CPU, with the pipelines that belong to them.
 
     Raises:
         FileNotFoundError: If the folder or one of its files is missing.
@@ -178,7 +183,9 @@ def load_weights(
         pipelines[name] = _say_where(folder / "preprocess.json", kind.from_dict, settings) if settings else None
     dtype = str(config["storage"].get("dtype"))
     tensors = read_tensors(folder / "model.safetensors", config["sha256"], dtype)
-    modules = _build(config["modules"], path, head_seed)
+    chosen = {name: settings for name, settings in config["modules"].items() if name not in leave_out}
+    tensors = {key: value for key, value in tensors.items() if key.split(".")[0] not in leave_out}
+    modules = _build(chosen, path, head_seed)
     report = fit_tensors(modules, tensors, dtype, ("head",) if reset_head is not None else ())
     if not report.fits:
         raise ValueError(f"{folder}: the tensors do not fit config.json: {report.problems()}")

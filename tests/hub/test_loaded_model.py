@@ -158,3 +158,15 @@ def test_embed__unknown_keyword_and_wrong_sizes(model: LoadedModel) -> None:
         model.embed(synthetic_recording(), aggregate="median")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="batch_size 0"):
         model.embed(synthetic_recording(), batch_size=0)
+
+
+def test_cmr_encoder__is_built_when_it_is_asked_for(weights_folder: Path) -> None:
+    """Building it imports timm, which would be most of the time until the first ECG embedding."""
+    model = load_model(weights_folder)
+    assert "cmr" in model.config["modules"]
+    assert "cmr" not in model._weights.modules
+    first = model.embed(synthetic_recording())
+    assert {"cmr", "cmr_projection"} <= model.weights.modules.keys()
+    assert "cmr" in model._weights.modules
+    np.testing.assert_array_equal(model.embed(synthetic_recording()), first)
+    assert model.embed_cmr(synthetic_cine()).shape[0] == 1
