@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from ecgcmr.models import build_module, create_cmr_encoder, create_ecg_encoder
 from ecgcmr.models.ecg_mae import EcgMae, draw_masking
+from ecgcmr.models.ecg_st_vit import EcgStViT
+from ecgcmr.models.ecg_wav2vec import EcgWav2Vec
 from ecgcmr.models.heads import ClassHead, PredictionHead
-from ecgcmr.models.projection import ProjectionHead
+from ecgcmr.models.projection import NormProjection, ProjectionHead
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class MaeOfAnEcg(nn.Module):
         return self.mae(ecg, masking).patches
 
 
+SMALL_ST = {"n_samples": 100, "patch": 25, "width": 32, "depth": 2, "heads": 4}
+SMALL_WAV2VEC = {
+    "n_samples": 400, "conv_layers": [[16, 2, 2]] * 4, "width": 32, "depth": 2, "heads": 4, "hidden": 64,
+    "pos_kernel": 8, "pos_groups": 4,
+}  # fmt: skip
 LABELS = [{"name": "LVEDV", "kind": "regression", "unit": "mL"}, {"name": "MI", "kind": "binary"}]
 CLASSES = [{"name": "healthy", "kind": "binary"}, {"name": "MI", "kind": "binary"}]
 FC_NORM = frozenset({"fc_norm.weight", "fc_norm.bias"})
@@ -54,6 +61,16 @@ CASES = {
     "ecg norm_mean": Case(lambda: small_vit("norm_mean"), (3, 12, 100), (3, 32), (3, 12, 50)),
     "ecg learned": Case(lambda: small_vit("mean", learn_positions=True), (3, 12, 100), (3, 32), (3, 1, 12, 100), NORM),
     "ecg drop path": Case(lambda: small_vit("mean", drop_path=0.2), (3, 12, 100), (3, 32), (3, 12, 99), NORM),
+    "ecg layer scale": Case(lambda: small_vit("mean", layer_scale=True), (3, 12, 100), (3, 32), (3, 12, 99), NORM),
+    "ecg no cls": Case(lambda: small_vit("attention", cls_token=False), (3, 12, 100), (3, 32), (3, 12, 99), NORM),
+    "ecg st": Case(lambda: EcgStViT(SMALL_ST), (3, 12, 100), (3, 32), (3, 12, 99)),
+    "ecg st plain separators": Case(
+        lambda: EcgStViT({**SMALL_ST, "separator_leads": False, "drop_path": 0.2}), (3, 12, 100), (3, 32), (3, 1, 100)
+    ),
+    "ecg wav2vec": Case(lambda: EcgWav2Vec(SMALL_WAV2VEC), (3, 12, 400), (3, 32), (3, 12, 399)),
+    "ecg wav2vec without projection": Case(
+        lambda: EcgWav2Vec({**SMALL_WAV2VEC, "width": 16, "pos_kernel": 7}), (3, 12, 400), (3, 16), (12, 400)
+    ),
     "ecg mae": Case(MaeOfAnEcg, (3, 12, 100), (3, 48, 25), (3, 12, 50), MAE_UNUSED),
     "resnet10t": Case(lambda: create_cmr_encoder("resnet10t", 3), (3, 3, 64, 64), (3, 512), (3, 1, 64, 64)),
     "resnet10t 5-d": Case(lambda: create_cmr_encoder("resnet10t", 4), (3, 2, 2, 64, 64), (3, 512), (3, 1, 3, 64, 64)),
@@ -75,6 +92,9 @@ CASES = {
     ),
     "projection": Case(lambda: ProjectionHead(16, 32, 8), (4, 16), (4, 8), (4, 15)),
     "projection bn": Case(lambda: ProjectionHead(16, 32, 8, batch_norm=True), (4, 16), (4, 8), (4, 16, 1)),
+    "projection norm": Case(
+        lambda: NormProjection({"in_features": 16, "out": 8, "dropout": 0.0}), (4, 16), (4, 8), (4, 17)
+    ),
     "head": Case(lambda: PredictionHead({"in_features": 16, "labels": LABELS}), (4, 16), (4, 2), (4, 17)),
     "class head": Case(lambda: ClassHead({"in_features": 16, "labels": CLASSES}), (4, 16), (4, 2), (4, 17)),
     "head mlp": Case(

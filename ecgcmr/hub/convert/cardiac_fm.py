@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ecgcmr.ecg.preprocessing import EcgPipeline, Step
 from ecgcmr.hub.card import Card
+from ecgcmr.hub.convert.cards import LIMITS, USE
 from ecgcmr.hub.convert.contract import Converted
 from ecgcmr.hub.convert.registry import AUTO
 from ecgcmr.hub.convert.state import WRAPPERS, State, open_state
@@ -23,6 +24,10 @@ from ecgcmr.hub.convert.values import heads_option, number_option, whole_option,
 from ecgcmr.models.ecg_wav2vec import EcgWav2Vec
 from ecgcmr.models.projection import NormProjection
 
+_DATA = (
+    "participant-derived + public: UK Biobank for the alignment, MIMIC-IV-ECG and PhysioNet 2021 for ECG-FM before it; "
+    "weights as published in lst627/CARDIAC-FM"
+)
 MAX_LOGIT_SCALE = 100.0
 _NO_TOWER = (
     "the CMR tower reads three views of a study (2- and 4-chamber, three short-axis slices, 8 frames each), cut out by "
@@ -75,9 +80,11 @@ def convert_cardiac_fm(path: Path, options: Mapping[str, str]) -> Converted:
         name="CARDIAC-FM, ECG tower",
         stage="align",
         license=options["license"] if options["license"] != AUTO else "MIT",
-        provenance=options["provenance"] if options["provenance"] != AUTO else "UK Biobank; ECG-FM before that",
+        provenance=options["provenance"] if options["provenance"] != AUTO else _DATA,
         trained_on="57,609 ECG-CMR pairs (doi 10.64898/2026.03.16.26348526)",
-        run={"converted from": path.name, "temperature": temperature},
+        intended_use=USE,
+        limits=LIMITS,
+        run={"temperature": temperature},
     )
     return Converted(modules, card, pipeline, None, {}, {**mine.dropped, **dropped}, NOTES)
 
@@ -114,11 +121,14 @@ def _encoder(state: State, options: Mapping[str, str], pipeline: EcgPipeline) ->
     tower = state.under("ecg_encoder.", "another tower")
     tower = State(tower.file, {_NEW_NORM.get(key, key): value for key, value in tower.tensors.items()})
     tower = tower.without(_PRETRAINING)
-    encoder = EcgWav2Vec(_sizes(tower, options, pipeline.n_samples)).eval()
+    sizes = _sizes(tower, options, pipeline.n_samples)
+    with torch.device("meta"):  # nothing is allocated before the file is known to hold what it claims
+        skeleton = EcgWav2Vec(sizes)
     try:
-        tensors = tower.exactly(_shapes(encoder))
+        tensors = tower.exactly(_shapes(skeleton))
     except ValueError as error:
         raise ValueError(str(error).replace(f"{state.file}: ", f"{state.file}: ecg_encoder.*: ", 1)) from None
+    encoder = EcgWav2Vec(sizes).eval()
     encoder.load_state_dict(_renamed(tensors, encoder))
     return encoder, {f"ecg_encoder.{key}": reason for key, reason in tower.dropped.items()}
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ecgcmr.ecg.preprocessing import MYOECG_CROPS, myoecg_pipeline
 from ecgcmr.hub.card import Card
+from ecgcmr.hub.convert.cards import LIMITS, USE
 from ecgcmr.hub.convert.contract import Converted
 from ecgcmr.hub.convert.registry import AUTO
 from ecgcmr.hub.convert.state import State, open_state
@@ -19,6 +20,7 @@ from ecgcmr.hub.convert.values import heads_option, word_option
 from ecgcmr.models.ecg_st_vit import EcgStViT
 from ecgcmr.models.heads import PredictionHead
 
+_DATA = "participant-derived: UK Biobank and a tertiary centre; weights as published in Yukui1999/MyoECG"
 # Keys of the file by those of the module; both have .weight and .bias.
 _BLOCK = {
     "norm1": "attn.norm", "attn.qkv": "attn.fn.to_qkv", "attn.proj": "attn.fn.to_out.0",
@@ -57,8 +59,10 @@ def convert_myoecg(path: Path, options: Mapping[str, str]) -> Converted:
     state = open_state(path).without(_TEACHER)
     sizes = _sizes(state, options)
     with_head = any(key.startswith("head.") for key in state.tensors)
+    with torch.device("meta"):  # nothing is allocated before the file is known to hold what it claims
+        skeleton = EcgStViT(sizes)
+    tensors = state.exactly(_shapes(skeleton, with_head))
     encoder = EcgStViT(sizes)
-    tensors = state.exactly(_shapes(encoder, with_head))
     encoder.load_state_dict(_renamed(tensors, encoder))
     modules: dict[str, Any] = {"ecg": encoder.eval()}
     head_options: dict[str, Any] = {}
@@ -70,9 +74,11 @@ def convert_myoecg(path: Path, options: Mapping[str, str]) -> Converted:
         name=f"MyoECG, {stage}",
         stage="supervised" if with_head else "align",
         license=options["license"] if options["license"] != AUTO else "MIT",
-        provenance=options["provenance"] if options["provenance"] != AUTO else "UK Biobank and a Chinese centre",
+        provenance=options["provenance"] if options["provenance"] != AUTO else _DATA,
         trained_on="45,241 ECG-CMR pairs for the alignment (MyoECG, doi 10.57967/hf/10893)",
-        run={"converted from": path.name, **head_options},
+        intended_use=USE,
+        limits=f"{LIMITS} The head tells about cardiomyopathy alone." if with_head else LIMITS,
+        run=head_options,
     )
     return Converted(modules, card, myoecg_pipeline(crop), None, head_options, state.dropped, NOTES)
 

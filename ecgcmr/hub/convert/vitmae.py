@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ecgcmr.ecg.preprocessing import EcgPipeline, named_pipeline
 from ecgcmr.hub.card import Card
+from ecgcmr.hub.convert.cards import LIMITS, USE, unknown_if_auto
 from ecgcmr.hub.convert.contract import Converted
 from ecgcmr.hub.convert.registry import AUTO
 from ecgcmr.hub.convert.state import State, open_state
@@ -52,32 +53,37 @@ def convert_vitmae(path: Path, options: Mapping[str, str]) -> Converted:
     if not keep_decoder:
         state = state.without({"decoder.": "left out as asked (decoder=drop)"})
     sizes = _sizes(state, options, stated, embedding)
-    encoder = EcgViT(sizes)
-    wanted = _tables(encoder, "encoder") | _layers(state, encoder, "vit.encoder.layer", sizes["layer_scale"])
-    decoder = None
-    if any(key.startswith("decoder.") for key in state.tensors):
-        decoder = EcgDecoder(_decoder_sizes(state, options, stated, encoder))
-        scaled = bool(decoder.config["layer_scale"])
-        wanted |= _tables(decoder, "decoder") | _layers(state, decoder, "decoder.decoder_layers", scaled)
+    has_decoder = any(key.startswith("decoder.") for key in state.tensors)
+    with torch.device("meta"):  # nothing is allocated before the file is known to hold what it claims
+        skeleton = EcgViT(sizes)
+        decoder_sizes = _decoder_sizes(state, options, stated, skeleton) if has_decoder else {}
+        empty = EcgDecoder(decoder_sizes) if has_decoder else None
+    wanted = _tables(skeleton, "encoder") | _layers(state, skeleton, "vit.encoder.layer", sizes["layer_scale"])
+    if empty is not None:
+        wanted |= _tables(empty, "decoder")
+        wanted |= _layers(state, empty, "decoder.decoder_layers", decoder_sizes["layer_scale"])
     tensors = state.exactly({theirs: shape for _, theirs, shape in _flat(wanted)})
+    encoder = EcgViT(sizes)
     _fill(encoder, "encoder", wanted, tensors)
     modules: dict[str, nn.Module] = {"ecg": encoder.eval()}
     dropped = dict(state.dropped)
     n_samples = whole_option(options, "n_samples", encoder.n_samples)
     if n_samples != encoder.n_samples:
         modules["ecg"] = encoder.resized(n_samples).eval()
-    if decoder is not None and n_samples == encoder.n_samples:
+    if has_decoder and n_samples == encoder.n_samples:
+        decoder = EcgDecoder(decoder_sizes)
         _fill(decoder, "decoder", wanted, tensors)
         modules["ecg_decoder"] = decoder.eval()
-    elif decoder is not None:
+    elif has_decoder:
         dropped |= {key: "its grid is that of the file's input length" for key in tensors if key.startswith("decoder.")}
     card = Card(
         name=f"ViTMAE of the ECG ({path.stem})",
         stage="masked_ecg",
         license=options["license"] if options["license"] != AUTO else "unknown",
-        provenance=options["provenance"] if options["provenance"] != AUTO else "unknown",
-        trained_on="unknown; PTACL: 27,951 subjects of UK Biobank (arXiv 2506.20683)",
-        run={"converted from": path.name},
+        provenance=unknown_if_auto(options["provenance"]),
+        trained_on="the file does not say it; PTACL itself: 27,951 subjects of UK Biobank (arXiv 2506.20683)",
+        intended_use=USE,
+        limits=LIMITS,
     )
     notes = _notes(sizes, embedding, stated)
     return Converted(modules, card, _pipeline(options["pipeline"], n_samples), None, {}, dropped, notes)

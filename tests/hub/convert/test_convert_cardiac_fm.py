@@ -69,6 +69,7 @@ def test_convert_cardiac_fm__odd_and_even_kernels_of_positions(tmp_path: Path, k
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_convert_cardiac_fm__at_its_true_size(tmp_path: Path) -> None:
     state = layout.make_state(width=768, depth=12, hidden=3072, channels=256, kernel=128, groups=16, out=512)
     model = model_of(convert(written(tmp_path, top_level(state)), "cardiac_fm"), tmp_path)
@@ -208,3 +209,14 @@ def test_convert_cardiac_fm__needs_a_temperature(tmp_path: Path, value: Any) -> 
     content = {**top_level(layout.make_state()), "temperature": value}
     with pytest.raises(ValueError, match="temperature is missing or no number"):
         convert(written(tmp_path, content), "cardiac_fm", OPTIONS)
+
+
+def test_convert_cardiac_fm__a_small_file_that_claims_a_huge_network_is_refused_before_it_is_built(
+    tmp_path: Path,
+) -> None:
+    state = layout.make_state()
+    state["ecg_encoder.encoder.layers.0.fc1.weight"] = torch.zeros(1, 200_000)
+    state["ecg_encoder.encoder.layers.0.fc1.bias"] = torch.zeros(1)
+    path = written(tmp_path, top_level(state))
+    with pytest.raises(ValueError, match="of another shape"):
+        convert(path, "cardiac_fm", OPTIONS)

@@ -58,6 +58,7 @@ def test_convert_myoecg__gives_the_embedding_of_the_original(tmp_path: Path, sep
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_convert_myoecg__at_its_true_size(tmp_path: Path) -> None:
     state = layout.make_state(width=768, depth=12, patch=75, windows=30, head=True)
     weights = through_a_folder(convert(written(tmp_path, top_level(state)), "myoecg"), tmp_path)

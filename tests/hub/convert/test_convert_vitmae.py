@@ -80,6 +80,7 @@ def test_convert_vitmae__each_way_to_an_embedding(tmp_path: Path, way: str) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_convert_vitmae__at_the_size_of_vit_base(tmp_path: Path) -> None:
     state = layout.make_state(**PTACL, width=768, depth=12, patch=100, windows=25, decoder_width=512)
     weights = load_weights(folder(convert(written(tmp_path, state), "vitmae"), tmp_path))
@@ -235,3 +236,11 @@ def test_convert_vitmae__refuses_a_configuration_that_it_cannot_follow(tmp_path:
         convert(path, "vitmae", OPTIONS)
     (tmp_path / "config.json").write_text('{"model_type": "bert", "layer_norm_eps": 5}')  # of another model
     assert convert(path, "vitmae", OPTIONS).modules["ecg"].config["norm_eps"] == 1e-12
+
+
+def test_convert_vitmae__a_small_file_that_claims_a_huge_network_is_refused_before_it_is_built(tmp_path: Path) -> None:
+    state = layout.make_state()
+    state[PROJECTION] = torch.zeros(200_000, 1, 1, 1)
+    path = written(tmp_path, state)
+    with pytest.raises(ValueError, match="of another shape"):
+        convert(path, "vitmae", OPTIONS)
