@@ -83,8 +83,9 @@ def _facts(card: Card, config: Mapping[str, Any]) -> list[str]:
         facts.append(f"- CMR input: shape {tuple(config['cmr']['shape'])}, pipeline `{config['cmr']['pipeline']}`")
     storage = config["storage"]
     if storage["dtype"] != "float32":
+        kept = f" ({', '.join(storage['exact'])} in float32)" if storage.get("exact") else ""
         facts.append(
-            f"- Stored in {storage['dtype']}, computed in float32: no embedding or prediction of the check moved by "
+            f"- Stored in {storage['dtype']}{kept}, computed in float32: no output of the check moved by "
             f"more than {storage['largest_change']:.1g} of itself"
         )
     facts.append(f"- Written by ecgcmr {config['ecgcmr_version']}")

@@ -36,20 +36,20 @@ def hub_folder(address: str, names: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
 
-    def fetch(**options: bool) -> Path:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(names), **options))
+    def fetch(cached: bool) -> Path:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(names), local_files_only=cached))
 
     if revision and _COMMIT.fullmatch(revision):  # a commit never changes: a copy in the cache need not be asked for
         with suppress(LocalEntryNotFoundError):
-            return fetch(local_files_only=True)
+            return fetch(cached=True)
     try:
-        return fetch()
+        return fetch(cached=False)
     except RevisionNotFoundError as error:
         raise ValueError(f"hf-hub:{address}: {repo} has no revision {revision!r}; see its list of commits") from error
     except Exception as error:  # each client version and proxy has errors of its own; all mean: not fetched
         reason = error
     try:
-        folder = fetch(local_files_only=True)
+        folder = fetch(cached=True)
     except (LocalEntryNotFoundError, OSError, ValueError):
         raise FileNotFoundError(
             f"hf-hub:{address}: not in the cache, and it could not be fetched ({_brief(reason)}). Without a network: "

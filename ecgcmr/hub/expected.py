@@ -165,7 +165,9 @@ def largest_change(
     Returns:
         By name of the module, the largest relative error over the inputs.
     """
-    varied = {name: torch.cat([x, -x if name == "ecg" else 1 - x, x.flip(-1), x * 0.7]) for name, x in inputs.items()}
+    varied = {
+        name: torch.cat([x, -x if name == "ecg" else x.flip(-2), x.flip(-1), x * 0.7]) for name, x in inputs.items()
+    }
     old, new = recipe_outputs(before, varied, config), recipe_outputs(after, varied, config)
     head = before.get("head")
     return {name: max(map(partial(_error, name, head=head), new[name].tolist(), old[name].tolist())) for name in old}

@@ -134,7 +134,7 @@ def test_hub__only_files_of_a_weights_folder_are_fetched(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert resolve_source("hf-hub:org/name@v1.0") == tmp_path
-    assert asked == [("org/name", {"revision": "v1.0", "allow_patterns": list(FILES)})]
+    assert asked == [("org/name", {"revision": "v1.0", "allow_patterns": list(FILES), "local_files_only": False})]
 
 
 @pytest.mark.parametrize("address", ["", "name", "a/b/c", "../b", "org/name@", "org/..", "a/b@../x", "org/na me"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from ecgcmr.cmr.preprocessing import named_pipeline as cmr_pipeline
@@ -81,13 +82,21 @@ def test_save_weights__refuses_half_where_an_output_moves_too_far(tmp_path: Path
         save_weights(tmp_path / "w", *arguments, dtype="float16")
     assert list(tmp_path.iterdir()) == []
     save_weights(tmp_path / "w", *arguments)
-    assert load_weights(tmp_path / "w").config["storage"] == {"dtype": "float32", "largest_change": 0.0}
+    assert load_weights(tmp_path / "w").config["storage"] == {"dtype": "float32", "largest_change": 0.0, "exact": []}
+    save_weights(tmp_path / "mixed", *arguments, dtype="float16", exact=["head"])
+    assert "(head in float32)" in (tmp_path / "mixed" / "README.md").read_text()
+    stored = load_file(tmp_path / "mixed" / "model.safetensors")
+    assert torch.equal(stored["head.layers.0.weight"], head.state_dict()["layers.0.weight"])
+    assert stored["ecg.blocks.0.attn.qkv.weight"].dtype == torch.float16
+    verify_weights(tmp_path / "mixed")
+    with pytest.raises(ValueError, match="exact names cmr, but the modules are ecg, head"):
+        save_weights(tmp_path / "none", *arguments, dtype="float16", exact=["cmr"])
 
 
 def test_rebuild__modules_that_their_configuration_does_not_describe(modules: dict[str, nn.Module]) -> None:
     head = build_module(dict(modules["head"].config))  # type: ignore[arg-type]
     head.extra = nn.Linear(2, 2)  # type: ignore[assignment]
-    with pytest.raises(ValueError, match=r"unexpected: head\.extra\.weight, head\.extra\.bias"):
+    with pytest.raises(ValueError, match=r"unexpected: head\.extra\.bias, head\.extra\.weight"):
         rebuild({"head": head}, to_storage({"head": head}, "float32"), "float32")
 
 
