@@ -79,6 +79,7 @@ def pack(
     dtype: Annotated[str, typer.Option(help="float32, or float16: half the bytes, if no output moves by 0.001.")] = (
         "float32"
     ),
+    exact: Annotated[str | None, typer.Option(help="Comma-separated modules that stay in float32.")] = None,
     card: Annotated[
         Path | None,
         typer.Option(help="YAML or JSON: license, provenance, trained_on, command, intended_use, limits, metrics."),
@@ -90,7 +91,8 @@ def pack(
         from ecgcmr.hub.pack import read_card_file
 
         fields = read_card_file(card) if card is not None else None
-        done = pack_weights(sources, out, modules.split(",") if modules else None, dtype, fields)
+        chosen, kept = (names.split(",") if names else None for names in (modules, exact))
+        done = pack_weights(sources, out, chosen, dtype, fields, kept or ())
     for name, source in done.taken.items():
         typer.echo(f"{name:<16}from {source}")
     if done.left_out:

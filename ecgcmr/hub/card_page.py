@@ -44,12 +44,7 @@ def render_card(card: Card, config: Mapping[str, Any]) -> str:
         lines += [f"| {label['name']} | {label['kind']} | {label['unit'] or '-'} |" for label in config["labels"]]
         lines += [""]
     if card.metrics:
-        lines += [
-            "## Metrics",
-            "",
-            "| metric | value | 95 % interval | n | measured on | note |",
-            "|---|---|---|---|---|---|",
-        ]
+        lines += ["## Metrics", "", "| metric | value | 95 % interval | n | measured on | note |", "|---" * 6 + "|"]
         lines += [_row(metric) for metric in card.metrics] + [""]
     if card.command:
         lines += ["## How it was made", "", "```", card.command.strip(), "```", ""]
@@ -88,8 +83,9 @@ def _facts(card: Card, config: Mapping[str, Any]) -> list[str]:
         facts.append(f"- CMR input: shape {tuple(config['cmr']['shape'])}, pipeline `{config['cmr']['pipeline']}`")
     storage = config["storage"]
     if storage["dtype"] != "float32":
+        kept = f" ({', '.join(storage['exact'])} in float32)" if storage.get("exact") else ""
         facts.append(
-            f"- Stored in {storage['dtype']}, computed in float32: no embedding or prediction of the check moved by "
+            f"- Stored in {storage['dtype']}{kept}, computed in float32: no output of the check moved by "
             f"more than {storage['largest_change']:.1g} of itself"
         )
     facts.append(f"- Written by ecgcmr {config['ecgcmr_version']}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _ADDRESS = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(?:@(?P<revision>[\w][\w./-]*))?")
 
 
@@ -34,23 +36,28 @@ def hub_folder(address: str, names: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
 
-    patterns = list(names)
+    def fetch(cached: bool) -> Path:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(names), local_files_only=cached))
+
+    if revision and _COMMIT.fullmatch(revision):  # a commit never changes: a copy in the cache need not be asked for
+        with suppress(LocalEntryNotFoundError):
+            return fetch(cached=True)
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        return fetch(cached=False)
     except RevisionNotFoundError as error:
         raise ValueError(f"hf-hub:{address}: {repo} has no revision {revision!r}; see its list of commits") from error
     except Exception as error:  # each client version and proxy has errors of its own; all mean: not fetched
         reason = error
     try:
-        folder = snapshot_download(repo, revision=revision, allow_patterns=patterns, local_files_only=True)
+        folder = fetch(cached=True)
     except (LocalEntryNotFoundError, OSError, ValueError):
         raise FileNotFoundError(
             f"hf-hub:{address}: not in the cache, and it could not be fetched ({_brief(reason)}). Without a network: "
-            f"on a machine that has one, `huggingface-cli download {repo}` (or `hf download {repo}`), copy the folder "
-            "here and load local-dir:PATH; for a private repository, log in with the hub's client"
+            f"on a machine that has one, `hf download {repo}`, copy the folder here and load local-dir:PATH; for a "
+            "private repository, log in with the hub's client"
         ) from reason
     log.warning("hf-hub:%s: the hub could not be asked (%s); the copy in the cache is used", address, _brief(reason))
-    return Path(folder)
+    return folder
 
 
 def split_address(address: str) -> tuple[str, str | None]:

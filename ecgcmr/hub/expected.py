@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,14 +165,12 @@ def largest_change(
     Returns:
         By name of the module, the largest relative error over the inputs.
     """
-    varied = {name: torch.cat([x, -x if name == "ecg" else 1 - x, x.flip(-1), x * 0.7]) for name, x in inputs.items()}
-    old, new = recipe_outputs(before, varied, config), recipe_outputs(after, varied, config)
-    return {
-        name: max(
-            _error(name, a.tolist(), b.tolist(), before.get("head")) for a, b in zip(new[name], old[name], strict=True)
-        )
-        for name in old
+    varied = {
+        name: torch.cat([x, -x if name == "ecg" else x.flip(-2), x.flip(-1), x * 0.7]) for name, x in inputs.items()
     }
+    old, new = recipe_outputs(before, varied, config), recipe_outputs(after, varied, config)
+    head = before.get("head")
+    return {name: max(map(partial(_error, name, head=head), new[name].tolist(), old[name].tolist())) for name in old}
 
 
 def _error(name: str, found: list[float], stated: Any, head: nn.Module | None) -> float:

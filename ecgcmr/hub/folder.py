@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,11 +43,30 @@ def write_folder(folder: Path, parts: Mapping[str, bytes], if_full: str) -> None
         size = sum(len(data) for data in parts.values()) / 2**20
         message = f"the disk is full: {size:.1f} MiB for this folder were not written ({kept}); {if_full}"
         raise OSError(error.errno, message, str(folder)) from error
+    except BaseException:  # Ctrl-C
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)
     _sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def check_replaceable(folder: Path, names: Sequence[str]) -> None:
+    """Refuse a target that is not a folder of these files: `write_folder` would put the new one in its place.
+
+    Raises:
+        ValueError: Naming what is there.
+    """
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; give the name of a new folder")
+    others = sorted({path.name for path in folder.iterdir()} - set(names)) if folder.is_dir() else []
+    if others:
+        raise ValueError(
+            f"{folder} holds {', '.join(others[:3])}{' and more' if len(others) > 3 else ''}, which would be lost; "
+            "move it away, or give the name of a new folder"
+        )
 
 
 def recover(folder: Path) -> None:

@@ -59,9 +59,7 @@ def read_index(place: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: there is no index; write it by: ecgcmr weights index {place}")
     index = read_json(path)
     if index.get("format") != INDEX_FORMAT or not isinstance(index.get("models"), list):
-        raise ValueError(
-            f"{path}: format {index.get('format')!r} with a list of models is expected to be {INDEX_FORMAT}"
-        )
+        raise ValueError(f"{path}: expected format {INDEX_FORMAT} and a list of models, found {index.get('format')!r}")
     return index
 
 

@@ -67,7 +67,7 @@ def read_tensors(path: Path, digest: str, dtype: str) -> dict[str, Tensor]:
         ValueError: If it is a pickle or cut off, not the file of this hash, or holds numbers that are not finite.
     """
     data = path.read_bytes()
-    check_magic(path, data[:8])
+    check_magic(path, data[:9])
     try:
         tensors: dict[str, Tensor] = load_safetensors(data)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -105,7 +105,7 @@ def fit_tensors(
     return LoadReport(
         loaded=tuple(key for key, difference in mismatched.items() if not difference),
         missing=tuple(key for key in wanted if key not in given),
-        unexpected=tuple(key for key in given if key not in wanted),
+        unexpected=tuple(sorted(set(given) - set(wanted))),
         mismatched=tuple(f"{key} {difference}" for key, difference in mismatched.items() if difference),
         reset=fresh,
     )

@@ -49,7 +49,8 @@ def migrate_1_to_2(config: dict[str, Any]) -> dict[str, Any]:
     that format said.
     """
     metrics = metrics_of_run(config.get("metrics") or {})
-    return {**config, "format_version": 2, "metrics": metrics, "storage": {"dtype": "float32", "largest_change": 0.0}}
+    storage = {"dtype": "float32", "largest_change": 0.0, "exact": []}
+    return {**config, "format_version": 2, "metrics": metrics, "storage": storage}
 
 
 STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: migrate_1_to_2}

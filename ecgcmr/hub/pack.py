@@ -1,4 +1,4 @@
-"""A release folder out of the weights of one or more runs: chosen modules, one card, one check that they belong together."""
+"""A release folder out of the weights of one or more runs: chosen modules, one card, and a check that they fit."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def pack(
     modules: Sequence[str] | None = None,
     dtype: str = "float32",
     card: Mapping[str, Any] | None = None,
+    exact: Sequence[str] = (),
 ) -> Packed:
     """Make a release folder.
 
@@ -57,6 +58,7 @@ def pack(
         modules: Names among `MODULES`; None for all that the sources hold.
         dtype: float32 or float16, as in `save_weights`.
         card: Fields of `Card`, which replace those of the first source; `run` cannot be set.
+        exact: Modules that stay in float32, as in `save_weights`.
 
     Returns:
         What came from where.
@@ -86,6 +88,7 @@ def pack(
         whole,
         head.config["head_options"] if head else None,
         dtype,
+        exact,
     )
     held = {name for one in loaded for name in one.modules}
     return Packed(
@@ -159,10 +162,13 @@ def _check_equal(loaded: Sequence[Weights]) -> None:
                     f"{len(differing)} tensors differ ({', '.join(differing[:3]) or '-'}), settings differ: "
                     f"{', '.join(settings) or '-'}; only modules trained on the same, frozen encoder belong together"
                 )
-            kind = name.split("_")[0]
-            pipelines = [getattr(one, f"{kind}_pipeline", None) for one in (weights, other)]
-            if all(pipelines) and pipelines[0].fingerprint() != pipelines[1].fingerprint():
+            if _pipeline(weights, name) != _pipeline(other, name):
                 raise ValueError(f"{weights.folder} and {other.folder} prepare the input of {name!r} differently")
+
+
+def _pipeline(weights: Weights, name: str) -> str:
+    pipeline = weights.cmr_pipeline if name.startswith("cmr") else weights.ecg_pipeline
+    return pipeline.fingerprint() if pipeline else ""
 
 
 def _same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ecgcmr.hub.card import PROVENANCE_KINDS, Card, is_stated, needs_approval
 from ecgcmr.hub.card_page import add_approval
 from ecgcmr.hub.download import split_address
-from ecgcmr.hub.folder import write_folder
+from ecgcmr.hub.folder import check_replaceable, write_folder
 from ecgcmr.hub.reading import read_json
 from ecgcmr.hub.scan import scan_folder, scan_text
 from ecgcmr.hub.source import FILES, resolve_source
@@ -126,8 +126,8 @@ def _unsaid(card: Card, approval: str) -> list[str]:
         problems.append(f"the provenance is {card.provenance!r}: state it (ecgcmr weights pack --card)")
     elif needs_approval(card.provenance) and not is_stated(approval or card.approval):
         problems.append(
-            f"the provenance {card.provenance!r} is not {' or '.join(PROVENANCE_KINDS[:2])}: weights from data of study "
-            "members are derived data, which their owner must let go; give --approval REFERENCE"
+            f"the provenance {card.provenance!r} is not {' or '.join(PROVENANCE_KINDS[:2])}: weights from data of "
+            "study members are derived data, which their owner must let go; give --approval REFERENCE"
         )
     return problems
 
@@ -140,9 +140,7 @@ def _write_approval(folder: Path, approval: str) -> None:
     config = migrate(read_json(folder / "config.json"), folder / "config.json")
     parts["config.json"] = to_json({**config, "approval": approval})
     parts["README.md"] = add_approval(parts["README.md"].decode(), approval).encode()
-    kept = [path for path in folder.rglob("*") if path.is_file() and path.name not in FILES]
-    if kept:
-        raise ValueError(f"{folder}: holds {kept[0].name}, which is no part of a weights folder; move it away first")
+    check_replaceable(folder, FILES)
     write_folder(folder, parts, if_full="free space and publish again")
 
 

@@ -58,12 +58,16 @@ def check_place(folder: Path, names: Sequence[str]) -> None:
 def check_magic(path: Path, head: bytes) -> None:
     """Refuse what torch.save wrote under the name of safetensors, before anybody tries to read it.
 
+    Args:
+        path: Of the file, for the message.
+        head: Its first nine bytes.
+
     Raises:
         ValueError: Saying what it is.
     """
     for magic, what in _PICKLED:
-        # The first eight bytes of safetensors are a length: a small number, so the last of them is 0.
-        if head.startswith(magic) and not (len(head) >= 8 and head[6:8] == b"\0\0"):
+        # Safetensors are a length of eight bytes, which may be any, and then an object in JSON.
+        if head.startswith(magic) and head[8:9] != b"{":
             raise ValueError(
                 f"{path}: this is {what}, not safetensors; pickled files can run code and are never opened here. "
                 "Third-party checkpoints are read by: ecgcmr weights convert"
@@ -82,9 +86,10 @@ def tensor_header(path: Path) -> dict[str, dict[str, Any]]:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(8)
+        head = file.read(9)
         check_magic(path, head)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+        file.seek(8)
+        length = struct.unpack("<Q", head[:8])[0] if len(head) == 9 else 0
         if not 2 <= length <= min(size - 8, _LARGEST_HEADER):
             raise ValueError(f"{path}: cannot be read, probably cut off while copying; copy it again")
         text = file.read(length)

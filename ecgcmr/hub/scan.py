@@ -6,7 +6,6 @@ A finding says the file and the line, never the number itself: findings end in l
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ _TEXT = (".md", ".json", ".yaml", ".yml", ".txt", ".csv", ".toml", ".py", "")
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".npz", ".npy")
 
 # Decimals, hashes and DOIs hold seven digits in a row by chance; nothing else is let through.
-_HARMLESS = re.compile(r"\d+\.\d+(?:[eE][+-]?\d+)?|\b[0-9a-f]{12,64}\b|\b10\.\d{4,9}/\S+")
+_HARMLESS = re.compile(r"\b10\.\d{4,9}/\S+|\d+\.\d+(?:[eE][+-]?\d+)?|\b[0-9a-f]{12,64}\b")
 _SEVEN_DIGITS = re.compile(r"(?<!\d)[1-9]\d{6}(?!\d)")
 _PATHS = re.compile(
     r"(?<![\w:/.~<>-])/(?:[\w.+-]+/)+[\w.+-]*"  # at least two parts: /data/cohort
@@ -62,9 +61,9 @@ def scan_folder(folder: Path) -> list[str]:
     return found
 
 
-def _scan_file(path: Path, where: str) -> Iterator[str] | list[str]:
+def _scan_file(path: Path, where: str) -> list[str]:
     with path.open("rb") as file:
-        head = file.read(8)
+        head = file.read(9)
     try:
         check_magic(path, head)
     except ValueError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,24 +17,32 @@ LARGEST_CHANGE = 1e-3
 """Largest relative change of an embedding, a projection or a prediction that half precision may cause."""
 
 
-def to_storage(modules: Mapping[str, nn.Module], dtype: str) -> dict[str, Tensor]:
+def to_storage(modules: Mapping[str, nn.Module], dtype: str, exact: Sequence[str] = ()) -> dict[str, Tensor]:
     """Give the tensors as they are stored, by MODULE.NAME.
 
     In half precision go the matrices and kernels alone. They are nearly all of the bytes. Norms and biases are small
     and their errors add up over tokens; running statistics, mean and deviation of labels and position tables must be
     exact (tables are interpolated and compared with formulas); numbers beyond 65,504 have no half.
 
+    Args:
+        modules: By name.
+        dtype: float32 or float16.
+        exact: Names of modules that stay in float32 as they are.
+
     Raises:
-        ValueError: For another type than float32 or float16.
+        ValueError: For another type than float32 or float16, or a name that no module has.
     """
+    unknown = [name for name in exact if name not in modules]
+    if unknown:
+        raise ValueError(f"exact names {', '.join(unknown)}, but the modules are {', '.join(modules)}")
     if dtype not in STORED_DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected {' or '.join(STORED_DTYPES)}")
     stored: dict[str, Tensor] = {}
     for name, module in modules.items():
-        exact = _exact_keys(module)
+        kept = _exact_keys(module)
         for key, value in module.state_dict().items():
             tensor = value.detach().float() if value.is_floating_point() else value.detach()
-            if dtype == "float16" and key not in exact and _fits_half(tensor):
+            if dtype == "float16" and name not in exact and key not in kept and _fits_half(tensor):
                 tensor = tensor.half()
             stored[f"{name}.{key}"] = tensor
     return independent_tensors(stored)

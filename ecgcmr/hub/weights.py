@@ -22,7 +22,7 @@ from ecgcmr.cmr.preprocessing import CmrPipeline
 from ecgcmr.ecg.preprocessing import EcgPipeline
 from ecgcmr.hub.card import Card
 from ecgcmr.hub.card_page import render_card
-from ecgcmr.hub.folder import restore, write_folder
+from ecgcmr.hub.folder import check_replaceable, restore, write_folder
 from ecgcmr.hub.load_report import LoadReport, fill_modules, fit_tensors, read_tensors
 from ecgcmr.hub.migrate import FORMAT_VERSION, migrate
 from ecgcmr.hub.reading import check_place, read_json
@@ -74,6 +74,7 @@ def save_weights(
     card: Card | Mapping[str, Any],
     head_options: Mapping[str, Any] | None = None,
     dtype: str = "float32",
+    exact: Sequence[str] = (),
 ) -> Path:
     """Write a weights folder; it appears whole or not at all, and replaces one that was there.
 
@@ -85,24 +86,26 @@ def save_weights(
         card: What must be said about the weights (`ecgcmr.hub.card.Card`).
         head_options: How the head reads the embedding, where that is not plain: {"double_fc_norm": True}.
         dtype: float32, or float16 to store matrices in half precision; a loader computes in float32 all the same.
+        exact: Names of modules that stay in float32 where the others go to half precision.
 
     Returns:
         The folder.
 
     Raises:
         ValueError: If a pipeline or a field of the card is missing, a module cannot be rebuilt from its configuration,
-            or half precision moves an output by more than `LARGEST_CHANGE`.
+            the folder holds anything else, or half precision moves an output by more than `LARGEST_CHANGE`.
         OSError: If it cannot be written.
     """
     from ecgcmr.hub.expected import compute_expected, largest_change, recipe_inputs
 
     folder, card = Path(folder), Card.model_validate(card)
+    check_replaceable(folder, FILES)
     for name, pipeline in (("ecg", ecg_pipeline), ("cmr", cmr_pipeline)):
         if name in modules and pipeline is None:
             raise ValueError(f"{folder}: the module {name!r} cannot be saved without its {name}_pipeline")
     ecg_pipeline = ecg_pipeline if _has(modules, "ecg") else None
     cmr_pipeline = cmr_pipeline if _has(modules, "cmr") else None
-    stored = to_storage(modules, dtype)
+    stored = to_storage(modules, dtype, exact)
     rebuilt = _say_where(folder, rebuild, modules, stored, dtype)
     tensors = save_safetensors(stored)
     config = _describe(modules, (ecg_pipeline, cmr_pipeline), card)
@@ -116,9 +119,9 @@ def save_weights(
             text = ", ".join(f"{name} {value:.2g}" for name, value in changes.items())
             raise ValueError(
                 f"{folder}: not written: in {dtype} the outputs of the recipe move by more than {LARGEST_CHANGE:g} of "
-                f"themselves ({text}); store in float32"
+                f"themselves ({text}); store in float32, or keep the modules where it begins exact (exact=, --exact)"
             )
-    config["storage"] = {"dtype": dtype, "largest_change": change}
+    config["storage"] = {"dtype": dtype, "largest_change": change, "exact": list(exact)}
     preprocess = {
         "ecg": ecg_pipeline.to_dict() if ecg_pipeline else None,
         "cmr": cmr_pipeline.to_dict() if cmr_pipeline else None,
@@ -233,19 +236,14 @@ def _ecg_input(configs: Mapping[str, Any], pipeline: EcgPipeline | None) -> dict
 
 def _with_new_head(config: dict[str, Any], labels: Sequence[Mapping[str, str]], path: Path) -> dict[str, Any]:
     modules = config["modules"]
-    if "ecg" not in modules:
-        raise ValueError(
-            f"{path}: a head reads the embedding of an ECG encoder, and there is none; no head can be reset"
-        )
+    old = modules.get("head") or {}
+    width = old.get("in_features") or modules.get("ecg", {}).get("width")
+    if width is None:
+        raise ValueError(f"{path}: no head can be reset, for there is no ECG encoder whose embedding it could read")
     if not labels:
         raise ValueError("reset_head is empty, expected name, kind and unit of at least one label")
     plain = [{"unit": "", **label} for label in labels]
-    head = {
-        "kind": "prediction_head",
-        "in_features": modules["ecg"]["width"],
-        "hidden": modules.get("head", {}).get("hidden"),
-        "labels": plain,
-    }
+    head = {"kind": "prediction_head", "in_features": width, "hidden": old.get("hidden"), "labels": plain}
     return {**config, "modules": {**modules, "head": head}, "labels": plain, "head_options": {}}
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,3 +55,29 @@ def exported(modules: dict[str, nn.Module], tmp_path_factory: pytest.TempPathFac
     pipelines = ecg_pipeline("highpass"), cmr_pipeline("three_frames", size=32)
     weights = load_weights(save_weights(place / "weights", modules, *pipelines, CARD))
     return weights, export_onnx(weights, place / "onnx", int8=True)
+
+
+@pytest.fixture
+def ecg_folder(modules: dict[str, nn.Module], tmp_path: Path) -> Path:
+    """The ECG encoder and its head alone."""
+    chosen = {name: modules[name] for name in ("ecg", "head")}
+    return save_weights(tmp_path / "ecg_only", chosen, ecg_pipeline("highpass"), None, {**CARD, "name": "ecg_only"})
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Blocks every connection; what was tried stands in the list."""
+    tried: list[str] = []
+
+    def blocked(name: str) -> Callable[..., Any]:
+        def refuse(*args: Any, **kwargs: Any) -> Any:
+            tried.append(name)
+            raise OSError("the network is blocked in this test")
+
+        return refuse
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, blocked(name))
+    for name in ("getaddrinfo", "create_connection"):
+        monkeypatch.setattr(socket, name, blocked(name))
+    return tried
