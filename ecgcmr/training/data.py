@@ -61,6 +61,11 @@ LEARNED = ("regression", "binary")
 FOLLOW_UP = ("time", "event")
 
 
+def learned_kinds(objective: str) -> tuple[str, ...]:
+    """Kinds of labels that the objective of this name reads."""
+    return FOLLOW_UP if objective == "survival" else LEARNED
+
+
 def check_labels(source: Source, config: DataConfig, kinds: tuple[str, ...] = LEARNED) -> None:
     """Refuse labels that the cohort does not have or that the objective does not learn.
 

@@ -16,7 +16,7 @@ from ecgcmr.objectives.facts import DataFacts
 from ecgcmr.objectives.registry import build_objective
 from ecgcmr.training.allocator import keep_freed_memory
 from ecgcmr.training.config import RunConfig, load_config
-from ecgcmr.training.data import FOLLOW_UP, LEARNED, Source, check_labels, find_facts, open_feeds, open_source
+from ecgcmr.training.data import Source, check_labels, find_facts, learned_kinds, open_feeds, open_source
 from ecgcmr.training.distributed import (
     check_processes,
     check_trackers,
@@ -102,7 +102,7 @@ def _run(config: RunConfig, resume: bool | str, progress: ProgressCallback | boo
 
 def _build(config: RunConfig, source: Source) -> tuple[Objective, Feeds, DataFacts]:
     """Build the objective for the data, and open the data that the objective reads."""
-    check_labels(source, config.data, FOLLOW_UP if config.objective.name == "survival" else LEARNED)
+    check_labels(source, config.data, learned_kinds(config.objective.name))
     feeds = None
     if config.data.labels:
         # The objective needs the labels' statistics, so the data comes first; its modality stands in the run file,

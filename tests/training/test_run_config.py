@@ -9,7 +9,7 @@ import pytest
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.config_errors import nearest, valid_names
 from ecgcmr.training.config import DataConfig, InitConfig, OptimConfig, RunConfig, TrainConfig, load_config, save_config
-from ecgcmr.training.data import check_labels, open_source
+from ecgcmr.training.data import check_labels, learned_kinds, open_source
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted([*(ROOT / "configs/pretrain").glob("*.yaml"), *(ROOT / "configs/finetune").glob("*.yaml")])
@@ -159,7 +159,7 @@ def test_keys__are_frozen() -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes__name_labels_that_a_simulated_cohort_has(path: Path, tiny_cohort: Path) -> None:
     config = load_config(path, [f"data.cohort={tiny_cohort}"])
-    check_labels(open_source(config.data), config.data)
+    check_labels(open_source(config.data), config.data, learned_kinds(config.objective.name))
 
 
 @pytest.mark.parametrize("value", [".inf", "inf", ".nan"])
@@ -171,7 +171,7 @@ def test_load_config__numbers_must_be_finite(file: Path, value: str) -> None:
 @pytest.mark.parametrize(
     ("monitor", "mode"),
     [("r", "min"), ("r_LVM", "min"), ("auroc", "min"), ("ncc", "min"), ("ecg_to_cmr_top5", "min"), ("loss", "max"),
-     ("loss_ncc", "max"), ("mse", "max"), ("binary_loss", "max")],
+     ("loss_ncc", "max"), ("mse", "max"), ("binary_loss", "max"), ("c_index", "min"), ("c_index_mi", "min")],
 )  # fmt: skip
 def test_load_config__monitor_in_the_wrong_direction_is_refused(file: Path, monitor: str, mode: str) -> None:
     right = {"min": "max", "max": "min"}[mode]
