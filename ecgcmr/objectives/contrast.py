@@ -41,6 +41,11 @@ def by_rows(compute: Callable[[slice], dict[str, Tensor]], rows: int, columns: i
     return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
+def take(rows: Tensor, part: slice) -> Tensor:
+    """Give the rows of a slice; all of them are the tensor itself, so that its gradient is summed in one order."""
+    return rows if part == WHOLE else rows[part]
+
+
 def excluded_columns(subject: Tensor, valid: Tensor, part: slice = WHOLE) -> tuple[Tensor, Tensor]:
     """Say which columns of the global batch are no negatives of this process's rows.
 

@@ -13,7 +13,15 @@ from torch.nn import functional
 from ecgcmr.cohort.batch import Batch
 from ecgcmr.models.config import ModelConfig, StrictConfig
 from ecgcmr.objectives.base import Mean, Objective, ObjectiveOutput
-from ecgcmr.objectives.contrast import by_rows, excluded_columns, potentials, ranks_of_positive, uniformity, unit_rows
+from ecgcmr.objectives.contrast import (
+    by_rows,
+    excluded_columns,
+    potentials,
+    ranks_of_positive,
+    take,
+    uniformity,
+    unit_rows,
+)
 from ecgcmr.objectives.distributed import gather_rows, gather_with_gradient
 from ecgcmr.objectives.facts import DataFacts
 from ecgcmr.objectives.modules import full_precision, make_cmr_encoder, make_projection
@@ -100,8 +108,9 @@ class CmrSimclr(Objective):
 
             def terms(part: slice) -> dict[str, Tensor]:
                 excluded, own = excluded_columns(subject, valid, part)
-                loss, place = nt_xent(view_a[part], view_b[part], excluded, own, self.config.temperature, everything)
-                return {"loss": loss, "place": place, "near": potentials(view_a[part], everything[0], own, valids)}
+                a, b = take(view_a, part), take(view_b, part)
+                loss, place = nt_xent(a, b, excluded, own, self.config.temperature, everything)
+                return {"loss": loss, "place": place, "near": potentials(a, everything[0], own, valids)}
 
             found = by_rows(terms, view_a.shape[0], valids.shape[0])
         loss = torch.where(valid, found["loss"], torch.zeros((), dtype=view_a.dtype, device=view_a.device))
