@@ -247,10 +247,12 @@ def test_export__that_differs_leaves_nothing_behind(
 ) -> None:
     weights, folder = exported
     wrong = onnx.load(folder / "ecg.onnx")
-    norm = next(t for t in wrong.graph.initializer if t.name.endswith("fc_norm.bias"))
-    norm.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(norm) + np.float32(2e-4), norm.name))
+    # Not the bias of a norm: optimizers of graphs merge tensors of equal values, and fresh norms are equal.
+    bias = next(t for t in wrong.graph.initializer if t.name.endswith("patch_embed.proj.bias"))
+    moved = onnx.numpy_helper.to_array(bias) + np.linspace(0, 0.1, bias.dims[0], dtype=np.float32)
+    bias.CopyFrom(onnx.numpy_helper.from_array(moved, bias.name))
     monkeypatch.setattr(onnx_export, "to_onnx", lambda graph, weights: wrong.SerializeToString())
-    with pytest.raises(ValueError, match=r"ecg differs by 0\.0002 from the weights .*nothing was written"):
+    with pytest.raises(ValueError, match=r"ecg differs by .* from the weights .*nothing was written"):
         onnx_export.export_onnx(weights, tmp_path / "onnx", ["ecg"])
     assert list(tmp_path.iterdir()) == []
 

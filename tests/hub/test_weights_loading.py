@@ -143,7 +143,7 @@ def test_reset_head__on_weights_without_a_head(modules: dict[str, torch.nn.Modul
 
 def test_load_model__reads_reset_free_folders_as_before(ecg_folder: Path) -> None:
     table = load_model(ecg_folder).predict(synthetic_recording())
-    assert list(table.columns)[:2] == ["LVM", "mi"]
+    assert {"LVM", "mi"} <= set(table.columns)
 
 
 def test_build_module__random_state_is_left_alone_by_loading(ecg_folder: Path) -> None:

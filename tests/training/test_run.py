@@ -231,7 +231,7 @@ def test_pretrain__foreign_folder_is_left_alone(make_config: MakeConfig, tmp_pat
         ({"data.ecg": {"pipeline": "highpass", "crop_samples": 5000}}, r"crop_samples is 5000.*gives 1000"),
         ({"data.labels": ["LVEDV", "shoe_size"]}, "no label 'shoe_size'"),
         ({"data.train_subjects": 10_000}, r"data\.train_subjects is 10000, but \d+ train subjects"),
-        ({"init": {"ecg": "nowhere"}}, "nowhere: no weights folder"),
+        ({"init": {"ecg": "nowhere"}}, "nowhere.: no weights folder"),
         ({"train.trackers": ["nowhere"]}, "train.trackers: 'nowhere' is unknown"),
         ({"train.processes": 4}, "train.processes is 4, but 1 process has started"),
     ],
