@@ -176,7 +176,8 @@ def _same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
 
 
 def _differing(one: Weights, other: Weights, name: str) -> list[str]:
-    ours, theirs = one.config["modules"][name], other.config["modules"][name]
+    # Of the built modules, not of the files: an older file lacks settings that have their defaults since.
+    ours, theirs = (dict(weights.modules[name].config) for weights in (one, other))
     return [key for key in {**theirs, **ours} if ours.get(key) != theirs.get(key)]
 
 
