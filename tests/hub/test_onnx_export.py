@@ -247,8 +247,11 @@ def test_export__that_differs_leaves_nothing_behind(
 ) -> None:
     weights, folder = exported
     wrong = onnx.load(folder / "ecg.onnx")
-    norm = next(t for t in wrong.graph.initializer if t.name.endswith("fc_norm.bias"))
-    norm.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(norm) + np.float32(2e-4), norm.name))
+    closing = [node for node in wrong.graph.node if node.op_type == "LayerNormalization"][-1]
+    bias = next(t for t in wrong.graph.initializer if t.name == closing.input[2])
+    moved = onnx.numpy_helper.to_array(bias) + np.float32(2e-4)
+    wrong.graph.initializer.append(onnx.numpy_helper.from_array(moved, "moved"))  # equal tensors may be one
+    closing.input[2] = "moved"
     monkeypatch.setattr(onnx_export, "to_onnx", lambda graph, weights: wrong.SerializeToString())
     with pytest.raises(ValueError, match=r"ecg differs by 0\.0002 from the weights .*nothing was written"):
         onnx_export.export_onnx(weights, tmp_path / "onnx", ["ecg"])
