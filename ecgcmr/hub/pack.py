@@ -177,7 +177,8 @@ def _same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
 
 def _differing(one: Weights, other: Weights, name: str) -> list[str]:
     # Of the built modules, not of the files: an older file lacks settings that have their defaults since.
-    ours, theirs = (dict(weights.modules[name].config) for weights in (one, other))
+    ours: Any = one.modules[name].config
+    theirs: Any = other.modules[name].config
     return [key for key in {**theirs, **ours} if ours.get(key) != theirs.get(key)]
 
 
