@@ -127,7 +127,7 @@ def apply(fitted: tuple[LogisticProbe, RidgeProbe], kinds: list[str], x: Array) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", default="weights/ecg_nano_aligned_simulated", help="name, local-dir:PATH or path")
+    parser.add_argument("--weights", default="weights/ecg_nano_aligned", help="name, local-dir:PATH or path")
     parser.add_argument("--preset", choices=sorted(RANDOM), help="a random encoder of this size instead of --weights")
     parser.add_argument("--cohort", type=Path, help="folder of a cohort")
     parser.add_argument("--subjects", type=int, default=300, help="of the cohort to simulate")

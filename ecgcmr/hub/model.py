@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from ecgcmr.ecg.leads import LEADS
 from ecgcmr.ecg.reduced import canonical_leads
 from ecgcmr.hub.assemble import choose_device, visible_patches, with_head
+from ecgcmr.hub.export_folder import EXPORT
 from ecgcmr.hub.inputs import Declared, EcgInputs
 from ecgcmr.hub.intervals import checked_interval
 from ecgcmr.hub.progress import counting
+from ecgcmr.hub.source import resolve_source
 from ecgcmr.hub.stream import Failed, Row, StreamKeywords, StreamOptions, stream
 from ecgcmr.hub.tables import TableMaker, Verb, embedding_matrix, ledger, warn_of_gaps
 from ecgcmr.hub.weights import Weights, load_weights
@@ -47,7 +49,8 @@ def load_model(
     """Load weights with the preprocessing that belongs to them.
 
     Args:
-        source: A weights folder, as `load_weights` takes it: `local-dir:PATH`, a path, ...
+        source: A weights folder, as `load_weights` takes it: `local-dir:PATH`, a path, ...; or a folder that
+            `ecgcmr weights export` wrote, which onnxruntime computes on the CPU.
         head: Another weights folder whose prediction head shall read this encoder's embeddings; None for the
             folder's own head.
         device: Where to compute; "auto" takes a GPU when there is one.
@@ -59,6 +62,11 @@ def load_model(
     if dtype not in ("float32", "bfloat16"):
         raise ValueError(f"dtype is {dtype!r}, expected 'float32' or 'bfloat16'")
     where = choose_device(device)
+    folder = resolve_source(source)
+    if (folder / EXPORT).is_file():
+        from ecgcmr.hub.exported_model import open_export
+
+        return open_export(folder, head, dtype)
     # The CMR encoder comes when it is asked for: building it imports timm, which takes longer than all the rest.
     weights = load_weights(source, leave_out=_CMR)
     weights = weights if "ecg" in weights.modules else load_weights(source)
