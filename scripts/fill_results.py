@@ -1,7 +1,7 @@
 """Put measured numbers into the pages: trim results.json files into docs/results/ and write the tables made of them.
 
 python scripts/fill_results.py [--demo runs/demo/results.json] [--real runs/real_ecg/results.json]
-                               [--released runs/release/study/results.json]
+                               [--released runs/release/study/*/results.json]
 
 Without arguments the tables are written anew from docs/results/. A test holds the pages to those files.
 """
@@ -9,9 +9,11 @@ Without arguments the tables are written anew from docs/results/. A test holds t
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -52,8 +54,8 @@ def cell(table: pd.DataFrame, **where: object) -> str:
     chosen = table
     for column, value in where.items():
         chosen = chosen[chosen[column].isna() if value is None else chosen[column] == value]
-    if chosen.empty and where.get("protocol") == "retrieval":
-        return "–"  # an encoder without a partner cannot retrieve
+    if chosen.empty and (where.get("protocol") == "retrieval" or where.get("target") == "macro"):
+        return "–"  # an encoder without a partner cannot retrieve; not every encoder was studied with all labels
     assert len(chosen) == 1, where
     row = chosen.iloc[0]
     sign = "+" if str(row["metric"]).endswith("_diff") else ""
@@ -142,6 +144,29 @@ def released_differences(table: pd.DataFrame) -> str:
     return markdown(["encoder", "difference", *_COUNT_TITLES], rows)
 
 
+def released_models(_: pd.DataFrame) -> str:
+    """Rows of the released encoders with two numbers of their cards."""
+    rows = []
+    for size, network in (("nano", "ViT 96/4/4"), ("tiny", "ViT 384/3/6")):
+        for stage, words in (
+            ("mae", "masked modelling, 21,000 simulated hearts"),
+            ("aligned", "then aligned with simulated CMR"),
+            ("zscored", "then 1,262 real subjects without labels"),
+        ):
+            name = f"ecg_{size}_{stage}"
+            card = json.loads((ROOT / "weights" / name / "config.json").read_text())
+            found = {metric["name"]: metric for metric in card["metrics"]}
+            lvm = found.get("R² of LVM (head)", found.get("R² of LVM (probe of the embedding)"))
+            rows.append([f"`{name}`", network, words, _of_card(lvm), _of_card(found.get("recall at 10, ECG → CMR"))])
+    return "\n".join(f"| {' | '.join(line)} |" for line in rows)
+
+
+def _of_card(metric: dict[str, Any] | None) -> str:
+    if metric is None:
+        return "–"
+    return f"{metric['value']:.2f} [{metric['lo']:.2f}, {metric['hi']:.2f}]"
+
+
 def _released(table: pd.DataFrame) -> list[str]:
     return [arm for arm in dict.fromkeys(table["arm"]) if not arm.startswith("scratch:")]
 
@@ -151,6 +176,7 @@ PLACES: tuple[tuple[str, str, str, Callable[[pd.DataFrame], str]], ...] = (
     ("README.md", "real-differences", "real_ecg.json", real_differences),
     ("docs/real_ecg.md", "real-table", "real_ecg.json", real_table),
     ("docs/real_ecg.md", "real-differences", "real_ecg.json", real_differences),
+    ("README.md", "released-models", "released.json", released_models),
     ("README.md", "released-differences", "released.json", released_differences),
     ("docs/released_weights.md", "released-table", "released.json", released_table),
     ("docs/released_weights.md", "released-differences", "released.json", released_differences),
@@ -175,17 +201,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, help="results.json of a standard demo")
     parser.add_argument("--real", type=Path, help="results.json of the study on real ECGs")
-    parser.add_argument("--released", type=Path, help="results.json of the study of released encoders")
+    parser.add_argument("--released", type=Path, nargs="+", help="results.json of the studies of released encoders")
     arguments = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     given_files = (
         (arguments.demo, "demo_standard.json"),
         (arguments.real, "real_ecg.json"),
-        (arguments.released, "released.json"),
     )
     for given, name in given_files:
         if given is not None:
             write_results(RESULTS / name, trim(read_results(given)))
+    if arguments.released:
+        studies = [row for path in arguments.released for row in trim(read_results(path))]
+        write_results(RESULTS / "released.json", [row for row in studies if row["target"] == "macro"])
     for page, marker, name, make in PLACES:
         path = ROOT / page
         path.write_text(filled(path.read_text(), marker, make(read_results(RESULTS / name))))

@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument(
         "--simulated", type=Path, required=True, help="the simulated cohort, with its held-out subjects"
     )
-    parser.add_argument("--study", type=Path, help="results.json of scripts/released_study.py")
+    parser.add_argument("--study", type=Path, nargs="*", default=(), help="results.json of scripts/released_study.py")
     parser.add_argument("--no-simulated-metrics", action="store_true", help="the encoder reads z-scored leads")
     parser.add_argument("--out", type=Path, required=True, help="YAML file to write")
     arguments = parser.parse_args()
@@ -45,8 +45,8 @@ def main() -> None:
     trained_on = f"{n_train:,} simulated subjects (seed 2026)"
     real = " and 1,262 real ECG subjects of one data set, whose leads were z-scored" if zscored else " only"
     metrics = [] if zscored else simulated_metrics(arguments.weights, arguments.simulated)
-    if arguments.study is not None:
-        metrics += real_metrics(read_results(arguments.study), arguments.name)
+    for path in arguments.study:
+        metrics += real_metrics(read_results(path), arguments.name)
     card = {
         "name": arguments.name,
         "license": "CC-BY-4.0" if zscored else "MIT",

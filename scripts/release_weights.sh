@@ -46,10 +46,14 @@ if [ -d "$REAL" ]; then
     init.ecg="$RUNS/ecg_tiny_mae/weights"
   train real_mae ecg_tiny_zscored 900 "${TINY[@]}" optim.lr=5.0e-4 data.cohort="$RUNS/ptbxl" \
     init.ecg="$RUNS/ecg_tiny_zscored_simulated/weights"
-  # Fold 8, read here and nowhere before. The larger network takes half of its tokens, fewer steps and three draws.
-  study() { python scripts/released_study.py --cohort "$RUNS/ptbxl" --arm "$RUNS/$1/weights" --out "$RUNS/study/$1" "${@:2}"; }
-  study ecg_nano_zscored --steps "$(cap 150)" "$(cap 300)" "$(cap 400)" --seeds "${SEEDS:-5}"
-  study ecg_tiny_zscored --steps "$(cap 75)" "$(cap 100)" "$(cap 200)" --seeds "${SEEDS:-3}" --set objective.token_drop=0.5
+  # Fold 8, read here and nowhere before. The larger network takes half of its tokens, fewer steps and fewer draws.
+  study() {  # study NAME OUT [OPTIONS...]
+    python scripts/released_study.py --cohort "$RUNS/ptbxl" --arm "$RUNS/$1/weights" --out "$RUNS/study/$2" "${@:3}"
+  }
+  study ecg_nano_zscored ecg_nano_zscored --counts 50 200 --steps "$(cap 150)" "$(cap 300)" --seeds "${SEEDS:-5}"
+  study ecg_nano_zscored ecg_nano_zscored_all --counts 0 --steps "$(cap 400)" --seeds "${SEEDS:-3}"
+  study ecg_tiny_zscored ecg_tiny_zscored --counts 50 200 --steps "$(cap 75)" "$(cap 100)" --seeds "${SEEDS:-3}" \
+    --set objective.token_drop=0.5
 fi
 
 # Cards with measured numbers, then the folders in half precision, which `pack` refuses where an output moves by more
@@ -66,7 +70,7 @@ for size in nano tiny; do
   publish "ecg_${size}_aligned" "$RUNS/packed/ecg_${size}_aligned"
   [ -d "$REAL" ] || continue
   publish "ecg_${size}_zscored" "$RUNS/ecg_${size}_zscored/weights" --no-simulated-metrics \
-    --study "$RUNS/study/ecg_${size}_zscored/results.json"
+    --study "$RUNS/study/ecg_${size}_zscored"*/results.json
 done
 ecgcmr weights index "$OUT"
 ecgcmr weights verify "$OUT"/ecg_*
