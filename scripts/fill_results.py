@@ -151,7 +151,7 @@ def released_models(_: pd.DataFrame) -> str:
         for stage, words in (
             ("mae", "masked modelling, 21,000 simulated hearts"),
             ("aligned", "then aligned with simulated CMR"),
-            ("zscored", "then 1,262 real subjects without labels"),
+            ("zscored", "then 1,080 real subjects without labels"),
         ):
             name = f"ecg_{size}_{stage}"
             card = json.loads((ROOT / "weights" / name / "config.json").read_text())
@@ -173,7 +173,6 @@ def _released(table: pd.DataFrame) -> list[str]:
 
 PLACES: tuple[tuple[str, str, str, Callable[[pd.DataFrame], str]], ...] = (
     ("README.md", "demo-table", "demo_standard.json", demo_table),
-    ("README.md", "real-differences", "real_ecg.json", real_differences),
     ("docs/real_ecg.md", "real-table", "real_ecg.json", real_table),
     ("docs/real_ecg.md", "real-differences", "real_ecg.json", real_differences),
     ("README.md", "released-models", "released.json", released_models),

@@ -43,7 +43,7 @@ def main() -> None:
     zscored = arguments.no_simulated_metrics
     n_train = len(open_split(Cohort.open(arguments.simulated)).train)
     trained_on = f"{n_train:,} simulated subjects (seed 2026)"
-    real = " and 1,262 real ECG subjects of one data set, whose leads were z-scored" if zscored else " only"
+    real = " and 1,080 real ECG subjects of one data set, whose leads were z-scored" if zscored else " only"
     metrics = [] if zscored else simulated_metrics(arguments.weights, arguments.simulated)
     for path in arguments.study:
         metrics += real_metrics(read_results(path), arguments.name)
@@ -54,7 +54,7 @@ def main() -> None:
         if zscored
         else "simulated",
         "trained_on": trained_on
-        + (", then the ECGs of folds 1-7 of a PTB-XL sample, without labels" if zscored else ""),
+        + (", then 1,080 subjects of a PTB-XL sample (folds 1-6, fold 7 selects), without labels" if zscored else ""),
         "command": "scripts/release_weights.sh",
         "intended_use": USE,
         "limits": LIMITS.format(real=real),

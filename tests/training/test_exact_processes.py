@@ -35,6 +35,8 @@ from ecgcmr.training.losses import Meter, reduce_losses, total_loss
 from ecgcmr.training.micro_batches import MicroBatches, check_micro_batches
 from ecgcmr.training.randomness import torch_generator
 
+pytestmark = pytest.mark.slow  # two processes and a dozen objectives: most of a minute
+
 ROWS, PARTS, VAL, SEED = 8, 2, 13, 4
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 IN_FLOAT32 = (
