@@ -38,13 +38,24 @@ def main() -> None:
     )
     parser.add_argument("--study", type=Path, nargs="*", default=(), help="results.json of scripts/released_study.py")
     parser.add_argument("--no-simulated-metrics", action="store_true", help="the encoder reads z-scored leads")
+    parser.add_argument("--train-subjects", type=int, default=4000, help="training subjects of the probes")
+    parser.add_argument("--test-subjects", type=int, help="held-out simulated subjects to score; all when left out")
+    parser.add_argument("--bf16", action="store_true", help="compute the embeddings in bfloat16")
     parser.add_argument("--out", type=Path, required=True, help="YAML file to write")
     arguments = parser.parse_args()
     zscored = arguments.no_simulated_metrics
     n_train = len(open_split(Cohort.open(arguments.simulated)).train)
     trained_on = f"{n_train:,} simulated subjects (seed 2026)"
     real = " and 1,080 real ECG subjects of one data set, whose leads were z-scored" if zscored else " only"
-    metrics = [] if zscored else simulated_metrics(arguments.weights, arguments.simulated)
+    metrics = []
+    if not zscored:
+        metrics += simulated_metrics(
+            arguments.weights,
+            arguments.simulated,
+            arguments.train_subjects,
+            arguments.test_subjects,
+            "bf16" if arguments.bf16 else "fp32",
+        )
     for path in arguments.study:
         metrics += real_metrics(read_results(path), arguments.name)
     card = {

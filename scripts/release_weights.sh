@@ -65,11 +65,13 @@ publish() {  # publish NAME FOLDER [OPTIONS OF THE CARD...]
   ecgcmr weights pack "$2" --out "$OUT/$1" --dtype float16 "${exact[@]}" --card "$RUNS/cards/$1.yaml"
 }
 for size in nano tiny; do
-  publish "ecg_${size}_mae" "$RUNS/ecg_${size}_mae/weights"
+  subjects=()
+  if [ "$size" = tiny ]; then subjects=(--train-subjects 1500 --test-subjects 2000 --bf16); fi
+  publish "ecg_${size}_mae" "$RUNS/ecg_${size}_mae/weights" "${subjects[@]}"
   python scripts/calibrate_head.py --weights "$RUNS/ecg_${size}_head/weights" --cohort "$RUNS/simulated" \
     --out "$RUNS/ecg_${size}_head_intervals"
   ecgcmr weights pack "$RUNS/ecg_${size}_aligned" "$RUNS/ecg_${size}_head_intervals" --out "$RUNS/packed/ecg_${size}_aligned"
-  publish "ecg_${size}_aligned" "$RUNS/packed/ecg_${size}_aligned"
+  publish "ecg_${size}_aligned" "$RUNS/packed/ecg_${size}_aligned" "${subjects[@]}"
   [ -d "$REAL" ] || continue
   publish "ecg_${size}_zscored" "$RUNS/ecg_${size}_zscored/weights" --no-simulated-metrics \
     --study "$RUNS/study/ecg_${size}_zscored"*/results.json

@@ -7,12 +7,14 @@ test bench with known truth: numbers from them say nothing about people.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from torch import nn
 
 from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.cohort.splits import open_split
@@ -38,7 +40,13 @@ MetricRow = dict[str, Any]
 
 
 def simulated_metrics(
-    folder: Path, cohort_path: Path, train_subjects: int = 4000, gallery: int = 200, n_draws: int = 2000
+    folder: Path,
+    cohort_path: Path,
+    train_subjects: int = 4000,
+    test_subjects: int | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    gallery: int = 200,
+    n_draws: int = 2000,
 ) -> list[MetricRow]:
     """Score released weights on the held-out subjects of the simulated cohort.
 
@@ -46,17 +54,21 @@ def simulated_metrics(
         folder: Weights folder with an ECG encoder.
         cohort_path: The simulated cohort that it was trained on; its split says who was held out.
         train_subjects: Training subjects that the probes are fitted on.
+        test_subjects: How many of the held-out subjects are scored; None for all.
+        precision: Of the encoders' matrix products.
         gallery: Candidates of the retrieval.
         n_draws: Bootstrap draws.
     """
     weights, cohort = load_weights(folder), Cohort.open(cohort_path)
     split = open_split(cohort)
-    draws = draw_subjects(split.test, n_draws, np.random.default_rng(23))
-    result = _probe_metrics(weights, cohort, split.train[:train_subjects], split.test, draws)
+    test = split.test[:test_subjects]
+    draws = draw_subjects(test, n_draws, np.random.default_rng(23))
+    measure = _Measure(weights, cohort, test, draws, precision)
+    result = _probe_metrics(measure, split.train[:train_subjects])
     if "head" in weights.modules:
-        result += _head_metrics(weights, cohort, split.test, draws)
+        result += _head_metrics(measure)
     if {"ecg_projection", "cmr", "cmr_projection"} <= weights.modules.keys():
-        result += _retrieval_metrics(weights, cohort, split.test, draws, gallery)
+        result += _retrieval_metrics(measure, gallery)
     return result
 
 
@@ -76,40 +88,45 @@ def real_metrics(table: pd.DataFrame, arm: str) -> list[MetricRow]:
     return result
 
 
-def _data(
-    weights: Weights, cohort: Cohort, subjects: NDArray[np.int64], labels: Sequence[str] = ()
-) -> tuple[PairedDataset, EmbedOptions]:
-    data = PairedDataset(cohort, subjects, weights.ecg_pipeline, None, labels=tuple(labels))
-    length = input_length(weights)
-    starts = tuple(range(0, data.ecg_shape[-1] - length + 1, length))
-    return data, EmbedOptions(crop_samples=length, crop_starts=starts)
+@dataclass(frozen=True)
+class _Measure:
+    """What is measured, on whom, with which bootstrap draws and in which precision."""
+
+    weights: Weights
+    cohort: Cohort
+    test: NDArray[np.int64]
+    draws: SubjectDraws
+    precision: Literal["fp32", "bf16"]
+
+    def embed_ecg(
+        self, subjects: NDArray[np.int64], labels: Sequence[str] = (), head: nn.Module | None = None, windows: int = 99
+    ) -> Embeddings:
+        """Embeddings, or outputs of a head, as means over windows that cover the ten seconds."""
+        data = PairedDataset(self.cohort, subjects, self.weights.ecg_pipeline, None, labels=tuple(labels))
+        length = input_length(self.weights)
+        starts = tuple(range(0, data.ecg_shape[-1] - length + 1, length))[:windows]
+        options = EmbedOptions(crop_samples=length, crop_starts=starts, precision=self.precision)
+        return embed(self.weights, data, "ecg", options=options, projection=head)
 
 
-def _probe_metrics(
-    weights: Weights, cohort: Cohort, train: NDArray[np.int64], test: NDArray[np.int64], draws: SubjectDraws
-) -> list[MetricRow]:
-    kinds = {name: cohort.label_specs[name].kind for name in PROBED}
+def _probe_metrics(measure: _Measure, train: NDArray[np.int64]) -> list[MetricRow]:
+    kinds = {name: measure.cohort.label_specs[name].kind for name in PROBED}
     measured = [name for name, kind in kinds.items() if kind == "regression"]
     diagnosed = [name for name, kind in kinds.items() if kind == "binary"]
     names = measured + diagnosed
-    found = []
-    for subjects in (train, test):
-        data, options = _data(weights, cohort, subjects, names)
-        found.append(embed(weights, data, "ecg", options=options))
-    fitted, scored = found
+    fitted, scored = (measure.embed_ecg(subjects, names) for subjects in (train, measure.test))
     n = len(measured)
     ridge = RidgeProbe().fit(fitted.values, fitted.labels[:, :n], fitted.subjects, measured)
     logistic = LogisticProbe().fit(fitted.values, fitted.labels[:, n:], fitted.subjects, diagnosed)
     values = np.hstack([ridge.predict(scored.values), logistic.predict(scored.values)])
     note = f"probe fitted on {len(train):,} training subjects"
-    return _score(scored, names, values, kinds, draws, "probe of the embedding", note)
+    return _score(scored, names, values, kinds, measure.draws, "probe of the embedding", note)
 
 
-def _head_metrics(weights: Weights, cohort: Cohort, test: NDArray[np.int64], draws: SubjectDraws) -> list[MetricRow]:
-    kinds = {label["name"]: label["kind"] for label in weights.config["labels"]}
-    data, options = _data(weights, cohort, test, list(kinds))
-    found = embed(weights, data, "ecg", options=options, projection=Predict(weights.modules["head"]))
-    return _score(found, list(kinds), found.values, kinds, draws, "head", "mean over windows")
+def _head_metrics(measure: _Measure) -> list[MetricRow]:
+    kinds = {label["name"]: label["kind"] for label in measure.weights.config["labels"]}
+    found = measure.embed_ecg(measure.test, list(kinds), Predict(measure.weights.modules["head"]))
+    return _score(found, list(kinds), found.values, kinds, measure.draws, "head", "mean over windows")
 
 
 def _score(
@@ -131,19 +148,16 @@ def _of_score(score: Score, name: str, note: str) -> MetricRow:
     return _row(name, interval.value, interval.lo, interval.hi, n=score.n_subjects, where=SIMULATED, note=note)
 
 
-def _retrieval_metrics(
-    weights: Weights, cohort: Cohort, test: NDArray[np.int64], draws: SubjectDraws, gallery: int
-) -> list[MetricRow]:
-    data, options = _data(weights, cohort, test)
-    first = EmbedOptions(crop_samples=options.crop_samples, crop_starts=(0,))
-    ecg = embed(weights, data, "ecg", options=first, projection=weights.modules["ecg_projection"])
-    studies = PairedDataset(cohort, test, None, weights.cmr_pipeline)
-    cmr = embed(weights, studies, "cmr", options=EmbedOptions(), projection=weights.modules["cmr_projection"])
+def _retrieval_metrics(measure: _Measure, gallery: int) -> list[MetricRow]:
+    modules = measure.weights.modules
+    ecg = measure.embed_ecg(measure.test, head=modules["ecg_projection"], windows=1)
+    studies = PairedDataset(measure.cohort, measure.test, None, measure.weights.cmr_pipeline)
+    cmr = embed(measure.weights, studies, "cmr", projection=modules["cmr_projection"])
     assert np.array_equal(ecg.subjects, cmr.subjects), "one recording and one study of each simulated subject"
     result = []
     for way in retrieve_both_ways(ecg.values, cmr.values, ecg.subjects, gallery):
         title = "ECG → CMR" if way.direction == "ecg_to_cmr" else "CMR → ECG"
-        for name, found in way.summarise(draws).items():
+        for name, found in way.summarise(measure.draws).items():
             if name in _NAMES:
                 interval = found.interval()
                 note = f"gallery of {gallery}; chance {way.chance(10):.2g}" if name == "recall_at_10" else ""
