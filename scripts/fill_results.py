@@ -158,7 +158,8 @@ def released_models(_: pd.DataFrame) -> str:
             found = {metric["name"]: metric for metric in card["metrics"]}
             lvm = found.get("R² of LVM (head)", found.get("R² of LVM (probe of the embedding)"))
             rows.append([f"`{name}`", network, words, _of_card(lvm), _of_card(found.get("recall at 10, ECG → CMR"))])
-    return "\n".join(f"| {' | '.join(line)} |" for line in rows)
+    head = ["released", "network", "trained on", "R² of LV mass from the ECG", "ECG → CMR, recall at 10 of 200"]
+    return markdown(head, rows)
 
 
 def _of_card(metric: dict[str, Any] | None) -> str:
