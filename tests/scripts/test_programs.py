@@ -124,6 +124,7 @@ def test_two_processes__equal_one_with_the_double_batch(
 ) -> None:
     """Losses of each step and the final weights, through the real launcher, with evaluation shared unevenly."""
     common = ["--config", recipe, *small, f"data.cohort={tiny_cohort}", "train.epochs=3", "train.log_every=1"]
+    common += ["optim.lr=1e-4"]  # Adam turns the rounding of tiny gradients into whole steps, of this size
     program = str(ROOT / "scripts/pretrain.py")
     finish(start([program, *common, "out=one", "train.batch_size=8"], tmp_path))
     two = ["train.batch_size=4", "train.processes=2", "out=two"]
@@ -135,7 +136,7 @@ def test_two_processes__equal_one_with_the_double_batch(
     assert len(rows["one"]) == len(rows["two"]) > 6
     for one, both in zip(rows["one"], rows["two"], strict=True):
         assert (one["event"], one["step"]) == (both["event"], both["step"])
-        # The first steps agree to float32 rounding; Adam then turns the rounding of tiny gradients into whole steps.
+        # The first steps agree to float32 rounding, later ones as far as Adam lets them.
         assert both["loss"] == pytest.approx(one["loss"], rel=3e-6 if one["step"] == 1 else 5e-4), one
         if one["event"] == "train" and one["step"] == 1:
             assert both["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-5)
