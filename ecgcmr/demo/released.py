@@ -8,6 +8,7 @@ of them, the probe chooses its penalty within them. PTB-XL: doi:10.1038/s41597-0
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 from collections.abc import Mapping
@@ -115,7 +116,10 @@ def predict_arm(study: ReleasedStudy, arm: str, protocol: str, count: int | None
         count: Number of labels; None for all.
         seed: Label draw.
     """
-    path = study.out / "predictions" / f"{arm.replace(':', '-')}-{protocol}-{study.split_name(count, seed)}.parquet"
+    name = (
+        f"{arm.replace(':', '-')}-{protocol}-{study.split_name(count, seed)}-{_settings(study, arm, protocol, count)}"
+    )
+    path = study.out / "predictions" / f"{name}.parquet"
     if path.exists():
         return read_predictions(path)
     make = _probed if protocol == "probe" else _finetuned
@@ -125,6 +129,15 @@ def predict_arm(study: ReleasedStudy, arm: str, protocol: str, count: int | None
     path.parent.mkdir(parents=True, exist_ok=True)
     write_predictions(path, table)
     return table
+
+
+def _settings(study: ReleasedStudy, arm: str, protocol: str, count: int | None) -> str:
+    """What the predictions depend on besides arm and labels, so that a study with other settings finds no old ones."""
+    folder = study.arms[arm.removeprefix("scratch:")]
+    values = [load_weights(folder).config["sha256"], *study.labels]
+    if protocol == "finetune":
+        values += [study.recipe.read_text(), *study.overrides, str(study.steps[study.counts.index(count)])]
+    return hashlib.sha256("\n".join(values).encode()).hexdigest()[:8]
 
 
 def score_arms(study: ReleasedStudy, bootstrap_draws: int = 2000) -> Path:

@@ -10,7 +10,7 @@ import pytest
 from ecgcmr.cohort.simulate import simulate_cohort
 from ecgcmr.cohort.splits import open_split
 from ecgcmr.cohort.store import Cohort
-from ecgcmr.demo.released import ReleasedStudy, make_label_splits, predict_arm, score_arms
+from ecgcmr.demo.released import ReleasedStudy, _settings, make_label_splits, predict_arm, score_arms
 from ecgcmr.ecg.preprocessing import named_pipeline
 from ecgcmr.evaluation.results import read_results
 from ecgcmr.hub import save_weights
@@ -56,7 +56,7 @@ def test_study__compares_with_the_same_network_untrained_and_goes_on_after_a_kil
     np.testing.assert_array_equal(released["subject"], scratch["subject"])
     np.testing.assert_array_equal(released["truth"], scratch["truth"])
     assert not np.allclose(released["prediction"], scratch["prediction"])
-    cached = study.out / "predictions" / "some-probe-test_20_0.parquet"
+    (cached,) = (study.out / "predictions").glob("some-probe-test_20_0-*.parquet")
     before = cached.stat().st_mtime_ns
     np.testing.assert_array_equal(predict_arm(study, "some", "probe", 20, 0)["prediction"], released["prediction"])
     assert cached.stat().st_mtime_ns == before
@@ -80,3 +80,13 @@ def test_study__writes_every_number_with_an_interval_and_leaves_no_runs(study):
 def test_steps__belong_to_counts(study):
     with pytest.raises(ValueError, match="1 numbers of steps for 2 numbers of labels"):
         ReleasedStudy(**{**study.__dict__, "steps": (5,)})
+
+
+def test_settings__of_another_study_do_not_find_old_predictions(study):
+    def name(protocol: str, **changes) -> str:
+        return _settings(ReleasedStudy(**{**study.__dict__, **changes}), "some", protocol, 20)
+
+    assert name("finetune") == name("finetune")
+    for changes in ({"steps": (3, 2)}, {"overrides": ("seed=7",)}, {"labels": ("mi",)}):
+        assert name("finetune", **changes) != name("finetune")
+    assert name("probe", steps=(3, 2)) == name("probe"), "a probe has no steps"

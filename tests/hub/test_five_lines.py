@@ -41,8 +41,7 @@ def ecg_folders() -> list[Path]:
 def released() -> Path:
     """Some released folder with an ECG encoder: the smallest, whatever its name."""
     folders = ecg_folders()
-    if not folders:
-        pytest.skip("no released weights in weights/")
+    assert folders, "weights/ is part of the repository"
     return min(folders, key=lambda folder: (folder / "model.safetensors").stat().st_size)
 
 
