@@ -60,8 +60,7 @@ def embed(
     What cannot be read is listed in OUT.failed.csv. A killed run goes on when the same command is repeated.
     """
     said = {"rate_hz": rate, "leads": _names(leads), "unit": unit}
-    how = {"batch_size": batch_size, "aggregate": aggregate, "short": short, "workers": workers}
-    how |= {"windows": int(windows) if windows.isdigit() else windows, "only_leads": _names(only_leads)}
+    how = _how(batch_size, windows, aggregate, short, only_leads, workers)
     _run("embed", (model, None, device, dtype), inputs, out, said, how, force)
 
 
@@ -88,9 +87,16 @@ def predict(
     What cannot be read is listed in OUT.failed.csv. A killed run goes on when the same command is repeated.
     """
     said = {"rate_hz": rate, "leads": _names(leads), "unit": unit}
-    how = {"batch_size": batch_size, "aggregate": aggregate, "short": short, "workers": workers}
-    how |= {"windows": int(windows) if windows.isdigit() else windows, "only_leads": _names(only_leads)}
+    how = _how(batch_size, windows, aggregate, short, only_leads, workers)
     _run("predict", (model, head, device, dtype), inputs, out, said, how, force)
+
+
+def _how(
+    batch_size: int, windows: str, aggregate: str, short: str, only_leads: str | None, workers: int | None
+) -> dict[str, Any]:
+    """Fields of `StreamOptions`."""
+    how = {"batch_size": batch_size, "aggregate": aggregate, "short": short, "workers": workers}
+    return how | {"windows": int(windows) if windows.isdigit() else windows, "only_leads": _names(only_leads)}
 
 
 def _run(

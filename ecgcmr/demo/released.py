@@ -124,8 +124,8 @@ def predict_arm(study: ReleasedStudy, arm: str, protocol: str, count: int | None
         return read_predictions(path)
     make = _probed if protocol == "probe" else _finetuned
     found, values = make(study, arm, count, seed)
-    parts = ["test"] * len(found.subjects)
-    table = make_predictions(found.subjects, study.labels, (found.labels, values), parts, items=found.indices)
+    where = ["test"] * len(found.subjects)
+    table = make_predictions(found.subjects, study.labels, (found.labels, values), where, items=found.indices)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_predictions(path, table)
     return table
