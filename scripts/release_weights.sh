@@ -5,7 +5,7 @@
 #   ECGCMR_SHARED_DATA=DIR scripts/release_weights.sh
 #
 # DIR holds ptbxl_zscored (docs/real_ecg.md); without it the encoders for z-scored leads and the study are left out.
-# SUBJECTS, STEPS (a cap on every stage), SEEDS, RUNS and OUT make it small, to try it.
+# SUBJECTS (1,200 or more), STEPS (a cap on every stage), SEEDS, RUNS and OUT make it small, to try it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 RUNS="${RUNS:-runs/release}"
@@ -13,11 +13,14 @@ OUT="${OUT:-weights}"
 REAL="${ECGCMR_SHARED_DATA:-../shared/data}/ptbxl_zscored"
 cap() { if [ -n "${STEPS:-}" ] && [ "$STEPS" -lt "$1" ]; then echo "$STEPS"; else echo "$1"; fi; }
 
+SMALL=()
+if [ "${SUBJECTS:-30000}" -lt 10000 ]; then SMALL=(data.val_subjects=null); fi  # fewer to validate on than the recipes take
+
 train() {  # train RECIPE NAME STEPS [KEY=VALUE...]
   local program=pretrain
   if [ "$1" = head ]; then program=finetune; fi
   [ -e "$RUNS/$2/weights" ] || python "scripts/$program.py" --resume --config "configs/release/$1.yaml" name="$2" \
-    out="$RUNS/$2" data.cohort="$RUNS/simulated" train.max_steps="$(cap "$3")" "${@:4}"
+    out="$RUNS/$2" data.cohort="$RUNS/simulated" train.max_steps="$(cap "$3")" "${@:4}" "${SMALL[@]}"
 }
 
 [ -e "$RUNS/simulated/cohort.json" ] ||
