@@ -41,7 +41,7 @@ test: $(VENV)/.installed-dev  ## run the default tests (a few minutes on two cor
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(VENV)/.installed-dev  ## run the long tests (learning, resuming, physics at n = 500)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 test-all: test test-slow  ## run every test
 
