@@ -177,7 +177,7 @@ def _export(trainer: Trainer, source: Source, facts: DataFacts) -> None:
     )
     summary = summarize(trainer, facts)
     write_json(folder / "summary.json", summary)
-    trainer.keeper.finish()
+    trainer.saver.keeper.finish()
     log.info("finished in %.1f s (%.0f samples/s): %s", summary["seconds"], summary["samples_per_second"], folder)
 
 

@@ -1,0 +1,56 @@
+"""The state of a run as a checkpoint holds it: gathered from its parts, and put back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ecgcmr.objectives.base import Objective
+from ecgcmr.training.checkpoint import Checkpoint
+from ecgcmr.training.early_stopping import EarlyStopping
+from ecgcmr.training.losses import Meter
+from ecgcmr.training.position import Position
+
+
+def model_state(objective: Objective) -> dict[str, Tensor]:
+    """Give the whole state of the objective, unwrapped."""
+    return dict(objective.state_dict())
+
+
+@dataclass
+class RunState:
+    """All that changes while a run goes on.
+
+    Attributes:
+        objective: The objective itself.
+        optimizer: As it was prepared.
+        meter: Means since the last row of metrics.
+        stopping: Best value and bad evaluations so far.
+        position: Where the run stands.
+    """
+
+    objective: Objective
+    optimizer: Any
+    meter: Meter
+    stopping: EarlyStopping
+    position: Position
+
+    def train_state(self) -> dict[str, Any]:
+        """Give what a checkpoint holds beside the model and the position."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "meter": self.meter.state_dict(),
+            "stopping": self.stopping.state_dict(),
+        }
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint."""
+        train: Mapping[str, Any] = checkpoint.train
+        self.objective.load_state_dict(checkpoint.model)
+        self.optimizer.load_state_dict(train["optimizer"])
+        self.meter = Meter.from_state(train["meter"])
+        self.stopping.load_state_dict(train["stopping"])
+        self.position = Position(**checkpoint.meta["position"])
