@@ -13,10 +13,12 @@ from torch import Tensor
 from ecgcmr.cohort.batch import Batch
 from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.cohort.sampler import BatchSampler, Order
+from ecgcmr.models.recompute import set_grad_checkpointing
 from ecgcmr.objectives.base import Objective
 from ecgcmr.training.checkpoint import Checkpoint
 from ecgcmr.training.config import RunConfig
 from ecgcmr.training.early_stopping import EarlyStopping
+from ecgcmr.training.ema import WeightAverage
 from ecgcmr.training.evaluate import evaluate, to_device
 from ecgcmr.training.losses import Meter
 from ecgcmr.training.micro_batches import check_micro_batches
@@ -24,10 +26,10 @@ from ecgcmr.training.optim import absolute_lr, build_optimizer, make_schedule
 from ecgcmr.training.position import Position
 from ecgcmr.training.prefetch import prefetch
 from ecgcmr.training.progress import ProgressCallback, ProgressEvent
-from ecgcmr.training.runfolder import MetricsLog
+from ecgcmr.training.rows import Rows
 from ecgcmr.training.saver import Saver
 from ecgcmr.training.signals import RunInterrupted, StopRequest
-from ecgcmr.training.state import RunState, model_state
+from ecgcmr.training.state import RunState, copied, model_state
 from ecgcmr.training.step import Stepper, check_skipped
 
 log = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ class Trainer:
         accelerator: Started for the run's precision.
         objective: Initialized; it freezes its own parts.
         feeds: Training and validation data.
-        metrics: Where rows go; None on all but the main process.
+        rows: Where rows of metrics and of skipped steps go.
         report: Gets each step.
         best_state: Weights of the best evaluation; on the main process only.
     """
@@ -60,7 +62,7 @@ class Trainer:
     accelerator: Accelerator
     objective: Objective
     feeds: Feeds
-    metrics: MetricsLog | None
+    rows: Rows
     report: ProgressCallback
     best_state: dict[str, Tensor] | None = None
 
@@ -76,12 +78,14 @@ class Trainer:
         self.schedule = make_schedule(optim, lr, self.steps_per_epoch, self.total_steps)
         check_micro_batches(self.objective, self.sampler.rows_per_rank, train.micro_batches, train.micro_batch_norm)
         self.weights = dict(self.objective.loss_weights)
+        set_grad_checkpointing(self.objective, train.grad_checkpointing)
         self.model, optimizer = world.prepare(self.objective, build_optimizer(self.objective, optim))
-        self.stepper = Stepper(self.config, world, self.objective, self.model, optimizer)
+        ema = WeightAverage(self.objective, train.ema_decay, train.ema_warmup) if train.ema_decay else None
+        self.stepper = Stepper(self.config, world, self.objective, self.model, optimizer, ema)
         stopping = EarlyStopping(train.mode, train.patience, train.max_delta)
-        self.state = RunState(self.objective, optimizer, Meter(), stopping, Position())
+        self.state = RunState(self.objective, optimizer, Meter(), stopping, Position(), ema)
         self.saver = Saver(
-            self.config, self.metrics, {"world_size": world.num_processes, "global_batch": self.global_batch}
+            self.config, self.rows, {"world_size": world.num_processes, "global_batch": self.global_batch}
         )
         self._started = time.monotonic()
 
@@ -101,11 +105,13 @@ class Trainer:
         Raises:
             RunInterrupted: If any process was asked to stop; the checkpoint is written.
             ValueError: If the loss was not finite too often.
+            OSError: If a checkpoint cannot be written; the one before it is whole.
         """
         self._started = time.monotonic() - self.position.seconds
         while not self.finished:
             if self._train_epoch(stop):
                 self._save(force=True)
+                self.saver.wait()
                 raise RunInterrupted(self.config.folder, self.position.step)
             self._end_epoch()
         if self.stopping.should_stop:
@@ -113,6 +119,7 @@ class Trainer:
                 "stopped early: %s was worse in %d evaluations in a row", self.config.train.monitor, self.stopping.bad
             )
         self._save(force=True)
+        self.saver.wait()
 
     @property
     def finished(self) -> bool:
@@ -149,6 +156,8 @@ class Trainer:
             self.state.meter.add(result.totals, self.global_batch, grad_norm=result.norm)
         else:
             log.warning("step %d skipped: loss %s, gradient norm %s", position.step, result.total, result.norm)
+            if self.rows.skipped is not None:
+                self.rows.skipped.add(position.step, position.epoch, result.total, result.norm, result.suspects)
         position.count_step(result.taken)
         check_skipped(position, train.max_nonfinite)
         if train.log_every and position.step % train.log_every == 0:
@@ -165,8 +174,8 @@ class Trainer:
     def _add_row(self, event: str, values: dict[str, float]) -> None:
         position = self.position
         epoch = position.step / self.steps_per_epoch
-        if self.metrics is not None:
-            self.metrics.add({"event": event, "epoch": round(epoch, 6), "step": position.step, **values})
+        if self.rows.metrics is not None:
+            self.rows.metrics.add({"event": event, "epoch": round(epoch, 6), "step": position.step, **values})
         if self.config.train.trackers:
             self.accelerator.log({f"{event}/{key}": value for key, value in values.items()}, step=position.step)
 
@@ -183,6 +192,11 @@ class Trainer:
             self._save(epoch_done=position.epoch)
 
     def _evaluate(self) -> None:
+        """Evaluate the weights, or their average where there is one; the best ones are kept as they were evaluated."""
+        with self.state.evaluated_weights():
+            self._evaluate_weights()
+
+    def _evaluate_weights(self) -> None:
         assert self.feeds.val is not None
         row = evaluate(self.objective, self.feeds.val, self.config, self.accelerator)
         monitor = self.config.train.monitor
@@ -197,7 +211,7 @@ class Trainer:
             self.position.best_epoch = self.position.epoch
             if self.accelerator.is_main_process:
                 # A copy, not a reference: the live weights go on changing.
-                self.best_state = {k: v.detach().cpu().clone() for k, v in model_state(self.objective).items()}
+                self.best_state = copied(model_state(self.objective))
                 self.saver.set_best(self.best_state)
         log.info(
             "%s: epoch %d, step %d of %d: validation %s %.5g%s", self.config.name, self.position.epoch,

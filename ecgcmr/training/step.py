@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,12 +12,15 @@ from torch import nn
 
 from ecgcmr.cohort.batch import Batch
 from ecgcmr.objectives.base import Objective
+from ecgcmr.training.buffers import KeptBuffers, unchanged_buffers
 from ecgcmr.training.config import RunConfig
+from ecgcmr.training.ema import WeightAverage
 from ecgcmr.training.losses import Totals, reduce_losses, total_loss
 from ecgcmr.training.micro_batches import MicroBatches
 from ecgcmr.training.optim import set_lr
 from ecgcmr.training.position import Position
 from ecgcmr.training.randomness import derive_seed, torch_generator
+from ecgcmr.training.skipped import describe_skipped
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,13 @@ class StepResult:
         total: The weighted loss of the global batch.
         norm: Norm of the gradient before clipping; NaN where the loss was not finite.
         totals: Sums over all processes.
+        suspects: Of a step that was skipped, what `describe_skipped` says; empty otherwise.
     """
 
     total: float
     norm: float
     totals: Totals
+    suspects: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def taken(self) -> bool:
@@ -50,6 +55,7 @@ class Stepper:
         objective: The objective itself.
         model: The objective as it was prepared (wrapped for several processes).
         optimizer: As it was prepared.
+        ema: Average of the weights, which follows each step that is taken.
     """
 
     config: RunConfig
@@ -57,9 +63,16 @@ class Stepper:
     objective: Objective
     model: nn.Module
     optimizer: Any
+    ema: WeightAverage | None = None
+
+    def __post_init__(self) -> None:
+        self._buffers = KeptBuffers(self.objective)
 
     def take(self, batch: Batch, position: Position, lr: float, asked_to_stop: bool) -> StepResult:
         """Compute loss and gradient of a batch and move the parameters, if both are finite.
+
+        A step that is skipped leaves parameters, optimizer, average and buffers as they were: the statistics of a batch
+        with one value that is not finite would spoil those of BatchNorm for good.
 
         Args:
             batch: Samples of this process, on its device.
@@ -73,13 +86,16 @@ class Stepper:
         def start_draws(part: int) -> torch.Generator:
             return self._start_draws(position, part)
 
-        pieces = MicroBatches(self.accelerator, self.model, self.objective, batch, parts, start_draws)
+        recomputes = self.config.train.grad_checkpointing
+        pieces = MicroBatches(self.accelerator, self.model, self.objective, batch, parts, start_draws, recomputes)
+        self._buffers.keep()
         output = self.model(batch, start_draws(0)) if parts == 1 else pieces.output()
         loss, totals = reduce_losses(output, weights, self.accelerator.num_processes, asked_to_stop)
         total, norm = total_loss(totals, weights), math.nan
         if math.isfinite(total):
             if parts == 1:
-                self.accelerator.backward(loss)
+                with unchanged_buffers(self.objective, recomputes):
+                    self.accelerator.backward(loss)
             else:
                 pieces.backward(loss)
             norm = self._clipped_norm()
@@ -87,6 +103,11 @@ class Stepper:
         if result.taken:
             self.optimizer.step()
             self.objective.after_step()
+            if self.ema is not None:
+                self.ema.update()
+        else:
+            self._buffers.restore()
+            result = replace(result, suspects=describe_skipped(batch, output))
         self.optimizer.zero_grad(set_to_none=True)
         return result
 
