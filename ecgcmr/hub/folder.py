@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file is larger than this process may write (ulimit -f)",
+}
+
+
 def write_folder(folder: Path, parts: Mapping[str, bytes], if_full: str, keep: Path | None = None) -> None:
     """Write a folder so that `folder` is always the old one or the new one, whole.
 
@@ -38,11 +45,12 @@ def write_folder(folder: Path, parts: Mapping[str, bytes], if_full: str, keep: P
         _sync_folder(partial)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        full = _FULL.get(error.errno or 0)
+        if full is None:
             raise
         kept = "the one that was there is intact" if folder.exists() else "there was none before"
         size = sum(len(data) for data in parts.values()) / 2**20
-        message = f"the disk is full: {size:.1f} MiB for this folder were not written ({kept}); {if_full}"
+        message = f"{full}: {size:.1f} MiB for this folder were not written ({kept}); {if_full}"
         raise OSError(error.errno, message, str(folder)) from error
     except BaseException:  # Ctrl-C
         shutil.rmtree(partial, ignore_errors=True)

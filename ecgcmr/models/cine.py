@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ecgcmr.models.blocks import LAYER_NORM_EPS, Block, init_transformer
 from ecgcmr.models.config import CmrEncoderConfig
 from ecgcmr.models.positions import sincos_codes
+from ecgcmr.models.recompute import Recomputes
 
 MIN_SIZE = 16  # pixels; four halvings leave one pixel
 _SLICE_SCALE = 100.0  # spreads the relative slice place [0, 1] over the wave lengths of the sin-cos code
@@ -42,7 +43,7 @@ class FrameEncoder(nn.Module):
         return self.layers(frames.contiguous(memory_format=torch.channels_last)).mean(dim=(2, 3))
 
 
-class CineTransformer(nn.Module):
+class CineTransformer(nn.Module, Recomputes):
     """Embeds (B, V, F, H, W): a shared frame encoder, position codes of phase and slice, transformer, mean token."""
 
     def __init__(self, config: CmrEncoderConfig | dict[str, Any]) -> None:
@@ -75,11 +76,11 @@ class CineTransformer(nn.Module):
         if not cmr.is_floating_point():
             raise ValueError(f"cine input has type {cmr.dtype}, expected a floating point type in [0, 1]")
         batch, slices, frames, rows, columns = cmr.shape
-        vectors = self.frame_encoder((2 * cmr - 1).reshape(-1, 1, rows, columns))
+        vectors = self.run_block(self.frame_encoder, (2 * cmr - 1).reshape(-1, 1, rows, columns))
         tokens = vectors.view(batch, slices * frames, self.embed_dim)
         tokens = tokens + position_codes(slices, frames, self.embed_dim, cmr.device).to(tokens.dtype)
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = self.run_block(block, tokens)
         return self.fc_norm(tokens.mean(dim=1))
 
 

@@ -11,6 +11,7 @@ from ecgcmr.models.blocks import Block, init_transformer
 from ecgcmr.models.config import EcgDecoderConfig, EcgEncoderConfig
 from ecgcmr.models.ecg_vit import EcgViT
 from ecgcmr.models.positions import sincos_table
+from ecgcmr.models.recompute import Recomputes
 
 
 class Masking(NamedTuple):
@@ -69,7 +70,7 @@ def draw_masking(
     return Masking(order[:, :keep], restore, (restore >= keep).float())
 
 
-class EcgDecoder(nn.Module):
+class EcgDecoder(nn.Module, Recomputes):
     """From the visible tokens to all patches: a narrow transformer with a mask token and fixed positions."""
 
     def __init__(self, config: EcgDecoderConfig | dict[str, Any]) -> None:
@@ -112,7 +113,7 @@ class EcgDecoder(nn.Module):
         patches = shuffled.gather(1, restore[..., None].expand(-1, -1, x.shape[-1]))
         x = torch.cat([x[:, : self.prefix], patches], dim=1) + self.pos_embed
         for block in self.blocks:
-            x = block(x)
+            x = self.run_block(block, x)
         return self.pred(self.norm(x[:, self.prefix :]))
 
 

@@ -14,6 +14,7 @@ from ecgcmr.models.blocks import Block, init_transformer, stochastic_depth
 from ecgcmr.models.config import EcgEncoderConfig
 from ecgcmr.models.pooling import AttentionPool, mean_pool
 from ecgcmr.models.positions import interpolate_table, sincos_table
+from ecgcmr.models.recompute import Recomputes
 
 
 class PatchEmbed(nn.Module):
@@ -48,7 +49,7 @@ def check_ecg(ecg: Tensor, leads: int, n_samples: int) -> None:
         raise ValueError(f"ECG input has type {ecg.dtype}, expected a floating point type; convert it first")
 
 
-class EcgViT(nn.Module):
+class EcgViT(nn.Module, Recomputes):
     """ECG encoder.
 
     State-dict names are those of the released reference encoder: cls_token, pos_embed, patch_embed.proj, blocks.i.*,
@@ -124,7 +125,7 @@ class EcgViT(nn.Module):
         rate = self.drop_path if self.training else 0.0
         keeps = stochastic_depth(rate, len(self.blocks), tokens, generator)
         for i, block in enumerate(self.blocks):
-            tokens = block(tokens, keeps[i] if keeps else None)
+            tokens = self.run_block(block, tokens, keeps[i] if keeps else None)
         return tokens
 
     def pooled(self, tokens: Tensor) -> Tensor:

@@ -67,6 +67,9 @@ class OptimConfig(StrictConfig):
         warmup_epochs: Linear warm-up from 0, in epochs; fractions are allowed.
         min_lr: Where the half-cycle cosine ends.
         layer_decay: Factor of the learning rate from one layer of an encoder to the one before it.
+        lr_multipliers: Factor of the learning rate of a part, which is named as it is exported (ecg, cmr, head, ...) or
+            by the beginning of its parameters' names; the longest name decides. 0 freezes it. For instance
+            {cmr: 0.1}; it multiplies layer_decay.
         clip_grad: Largest norm of the gradient; None does not clip.
     """
 
@@ -81,6 +84,7 @@ class OptimConfig(StrictConfig):
     warmup_epochs: float = Field(default=0.0, ge=0)
     min_lr: float = Field(default=0.0, ge=0)
     layer_decay: float = Field(default=1.0, gt=0, le=1)
+    lr_multipliers: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     clip_grad: float | None = Field(default=1.0, gt=0)
 
 
@@ -115,6 +119,13 @@ class TrainConfig(StrictConfig):
         save_seconds: Least time between two checkpoints [s]; 0 writes one after each evaluation.
         keep_every: Epochs between checkpoints that stay beside the last and the best one; None keeps none.
         keep: How many of those stay, the newest.
+        async_save: Write checkpoints in a background thread, from a copy of the state in the memory of the host: a
+            step is held up for the copy only.
+        ema_decay: Decay of an exponential moving average of the weights, for instance 0.999, which is evaluated and
+            exported instead of them; None keeps none.
+        ema_warmup: Begin it with min(ema_decay, (1 + t) / (10 + t)) at update t, which forgets the first weights fast.
+        grad_checkpointing: Compute the layers of encoders and decoder once more in the backward pass instead of keeping
+            what is in them: less memory, about a third more time, the same gradient.
         timeout_seconds: How long a process waits for the others before it ends with an error [s]; longer than the
             longest that one process alone is busy, for instance writing a checkpoint.
         trackers: Names that accelerate knows (tensorboard, wandb, ...); none by default.
@@ -140,6 +151,10 @@ class TrainConfig(StrictConfig):
     save_seconds: float = Field(default=60.0, ge=0)
     keep_every: int | None = Field(default=None, gt=0)
     keep: int = Field(default=3, gt=0)
+    async_save: bool = True
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    ema_warmup: bool = True
+    grad_checkpointing: bool = False
     timeout_seconds: float = Field(default=600.0, gt=0)
     trackers: tuple[str, ...] = ()
 

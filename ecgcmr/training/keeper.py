@@ -56,7 +56,7 @@ class Keeper:
             for old in kept_epochs(self.folder)[: -self.keep]:
                 shutil.rmtree(old)
         save_checkpoint(self.folder / LAST, model, train, meta, keep=self.folder / PREVIOUS)
-        self._saved_at = time.monotonic()
+        self._saved_at = time.monotonic()  # not the time of day, which somebody may set
 
     def save_best(self, model: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Write the weights of the best evaluation."""

@@ -3,59 +3,36 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from ecgcmr.cohort.batch import Batch
 from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.cohort.sampler import BatchSampler, Order
+from ecgcmr.models.recompute import set_grad_checkpointing
 from ecgcmr.objectives.base import Objective
 from ecgcmr.training.checkpoint import Checkpoint
 from ecgcmr.training.config import RunConfig
 from ecgcmr.training.early_stopping import EarlyStopping
+from ecgcmr.training.ema import WeightAverage
 from ecgcmr.training.evaluate import evaluate, to_device
-from ecgcmr.training.keeper import Keeper
-from ecgcmr.training.losses import Meter, Totals, reduce_losses, total_loss
-from ecgcmr.training.micro_batches import MicroBatches, check_micro_batches
-from ecgcmr.training.optim import absolute_lr, build_optimizer, make_schedule, set_lr
+from ecgcmr.training.losses import Meter
+from ecgcmr.training.micro_batches import check_micro_batches
+from ecgcmr.training.optim import absolute_lr, build_optimizer, make_schedule
+from ecgcmr.training.position import Position
 from ecgcmr.training.prefetch import prefetch
 from ecgcmr.training.progress import ProgressCallback, ProgressEvent
-from ecgcmr.training.randomness import derive_seed, torch_generator
-from ecgcmr.training.runfolder import MetricsLog
+from ecgcmr.training.rows import Rows
+from ecgcmr.training.saver import Saver
 from ecgcmr.training.signals import RunInterrupted, StopRequest
-from ecgcmr.training.versions import versions
+from ecgcmr.training.state import RunState, copied, model_state
+from ecgcmr.training.step import Stepper, check_skipped
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Position:
-    """Where a run stands; together with the seed it decides everything random that follows.
-
-    Attributes:
-        epoch: Epoch that is under way, from 0.
-        step_in_epoch: Steps done in it.
-        step: Optimizer steps done in all, skipped ones included.
-        skipped: Steps that were skipped because they were not finite.
-        skipped_in_row: How many of them at the end.
-        best_epoch: Epochs done at the best evaluation; 0 before the first.
-        seconds: Time spent [s], over all parts of a resumed run.
-    """
-
-    epoch: int = 0
-    step_in_epoch: int = 0
-    step: int = 0
-    skipped: int = 0
-    skipped_in_row: int = 0
-    best_epoch: int = 0
-    seconds: float = 0.0
 
 
 @dataclass
@@ -76,18 +53,17 @@ class Trainer:
         accelerator: Started for the run's precision.
         objective: Initialized; it freezes its own parts.
         feeds: Training and validation data.
-        metrics: Where rows go; None on all but the main process.
+        rows: Where rows of metrics and of skipped steps go.
         report: Gets each step.
+        best_state: Weights of the best evaluation; on the main process only.
     """
 
     config: RunConfig
     accelerator: Accelerator
     objective: Objective
     feeds: Feeds
-    metrics: MetricsLog | None
+    rows: Rows
     report: ProgressCallback
-    position: Position = field(default_factory=Position)
-    meter: Meter = field(default_factory=Meter)
     best_state: dict[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
@@ -101,13 +77,27 @@ class Trainer:
         lr = absolute_lr(optim, self.global_batch)
         self.schedule = make_schedule(optim, lr, self.steps_per_epoch, self.total_steps)
         check_micro_batches(self.objective, self.sampler.rows_per_rank, train.micro_batches, train.micro_batch_norm)
-        self.stopping = EarlyStopping(train.mode, train.patience, train.max_delta)
         self.weights = dict(self.objective.loss_weights)
-        optimizer = build_optimizer(self.objective, optim)
-        self.model, self.optimizer = world.prepare(self.objective, optimizer)
-        self.keeper = Keeper(self.config.folder / "checkpoints", train.save_seconds, train.keep_every, train.keep)
-        self._best_on_disk = True
+        set_grad_checkpointing(self.objective, train.grad_checkpointing)
+        self.model, optimizer = world.prepare(self.objective, build_optimizer(self.objective, optim))
+        ema = WeightAverage(self.objective, train.ema_decay, train.ema_warmup) if train.ema_decay else None
+        self.stepper = Stepper(self.config, world, self.objective, self.model, optimizer, ema)
+        stopping = EarlyStopping(train.mode, train.patience, train.max_delta)
+        self.state = RunState(self.objective, optimizer, Meter(), stopping, Position(), ema)
+        self.saver = Saver(
+            self.config, self.rows, {"world_size": world.num_processes, "global_batch": self.global_batch}
+        )
         self._started = time.monotonic()
+
+    @property
+    def position(self) -> Position:
+        """Where the run stands."""
+        return self.state.position
+
+    @property
+    def stopping(self) -> EarlyStopping:
+        """What the evaluations have been."""
+        return self.state.stopping
 
     def fit(self, stop: StopRequest) -> None:
         """Train to the end, from wherever `position` stands.
@@ -115,11 +105,13 @@ class Trainer:
         Raises:
             RunInterrupted: If any process was asked to stop; the checkpoint is written.
             ValueError: If the loss was not finite too often.
+            OSError: If a checkpoint cannot be written; the one before it is whole.
         """
         self._started = time.monotonic() - self.position.seconds
         while not self.finished:
             if self._train_epoch(stop):
                 self._save(force=True)
+                self.saver.wait()
                 raise RunInterrupted(self.config.folder, self.position.step)
             self._end_epoch()
         if self.stopping.should_stop:
@@ -127,6 +119,7 @@ class Trainer:
                 "stopped early: %s was worse in %d evaluations in a row", self.config.train.monitor, self.stopping.bad
             )
         self._save(force=True)
+        self.saver.wait()
 
     @property
     def finished(self) -> bool:
@@ -156,78 +149,33 @@ class Trainer:
 
     def _step(self, batch: Batch, stop: StopRequest) -> bool:
         """One optimizer step; True if any process was asked to stop."""
-        lr = self.schedule.at(self.position.step)
-        set_lr(self.optimizer, lr)
-        pieces = MicroBatches(
-            self.accelerator, self.model, self.objective, batch, self.config.train.micro_batches, self._start_draws
-        )
-        output = self.model(batch, self._start_draws(0)) if pieces.parts == 1 else pieces.output()
-        loss, totals = reduce_losses(output, self.weights, self.accelerator.num_processes, stop.asked)
-        total, norm = total_loss(totals, self.weights), math.nan
-        if math.isfinite(total):
-            if pieces.parts == 1:
-                self.accelerator.backward(loss)
-            else:
-                pieces.backward(loss)
-            norm = self._clipped_norm()
-        self._finish_step(total, norm, totals, lr)
-        return totals.stop
-
-    def _start_draws(self, part: int) -> torch.Generator:
-        """Seed all that is random in one piece of a step: a function of the position alone."""
-        position, seed, world = self.position, self.config.seed, self.accelerator
-        # Layers of other libraries draw from the global stream: seeding it each step makes it part of the position.
-        index = world.process_index * self.config.train.micro_batches + part
-        torch.manual_seed(derive_seed(seed, "layers", position.step, index))
-        return torch_generator(world.device, seed, "step", position.epoch, position.step_in_epoch)
-
-    def _clipped_norm(self) -> float:
-        """Clip the gradient, which is averaged and so alike on all processes; gives its norm before clipping."""
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        value, limit = float(norm), self.config.optim.clip_grad
-        if limit is not None and limit < value < math.inf:
-            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-        return value
-
-    def _finish_step(self, total: float, norm: float, totals: Totals, lr: float) -> None:
-        position = self.position
-        if math.isfinite(total) and math.isfinite(norm):
-            self.optimizer.step()
-            self.objective.after_step()
-            self.meter.add(totals, self.global_batch, grad_norm=norm)
-            position.skipped_in_row = 0
+        position, train = self.position, self.config.train
+        lr = self.schedule.at(position.step)
+        result = self.stepper.take(batch, position, lr, stop.asked)
+        if result.taken:
+            self.state.meter.add(result.totals, self.global_batch, grad_norm=result.norm)
         else:
-            position.skipped, position.skipped_in_row = position.skipped + 1, position.skipped_in_row + 1
-            log.warning("step %d skipped: loss %s, gradient norm %s", position.step, total, norm)
-            self._check_skipped()
-        self.optimizer.zero_grad(set_to_none=True)
-        position.step, position.step_in_epoch = position.step + 1, position.step_in_epoch + 1
-        every = self.config.train.log_every
-        if every and position.step % every == 0:
+            log.warning("step %d skipped: loss %s, gradient norm %s", position.step, result.total, result.norm)
+            if self.rows.skipped is not None:
+                self.rows.skipped.add(position.step, position.epoch, result.total, result.norm, result.suspects)
+        position.count_step(result.taken)
+        check_skipped(position, train.max_nonfinite)
+        if train.log_every and position.step % train.log_every == 0:
             self._log_training(lr)
-        self.report(ProgressEvent(self.config.name, position.step, self.total_steps, f"loss {total:.4g}"))
-
-    def _check_skipped(self) -> None:
-        allowed = self.config.train.max_nonfinite
-        if self.position.skipped_in_row > allowed:
-            raise ValueError(
-                f"the loss or its gradient was not finite in {self.position.skipped_in_row} steps in a row "
-                f"(train.max_nonfinite={allowed}), the last at step {self.position.step}; lower optim.lr, set "
-                "train.precision=no, or look for values that are not finite in the cohort"
-            )
+        self.report(ProgressEvent(self.config.name, position.step, self.total_steps, f"loss {result.total:.4g}"))
+        return result.totals.stop
 
     def _log_training(self, lr: float) -> None:
-        row = self.meter.row(self.weights)
+        row = self.state.meter.row(self.weights)
         if row:
             self._add_row("train", {**row, "lr": lr, "skipped": self.position.skipped})
-        self.meter = Meter()
+        self.state.meter = Meter()
 
     def _add_row(self, event: str, values: dict[str, float]) -> None:
         position = self.position
         epoch = position.step / self.steps_per_epoch
-        if self.metrics is not None:
-            self.metrics.add({"event": event, "epoch": round(epoch, 6), "step": position.step, **values})
+        if self.rows.metrics is not None:
+            self.rows.metrics.add({"event": event, "epoch": round(epoch, 6), "step": position.step, **values})
         if self.config.train.trackers:
             self.accelerator.log({f"{event}/{key}": value for key, value in values.items()}, step=position.step)
 
@@ -235,15 +183,20 @@ class Trainer:
         position, train = self.position, self.config.train
         last = self.schedule.at(max(position.step - 1, 0))
         self._log_training(last)
-        position.epoch, position.step_in_epoch = position.epoch + 1, 0
+        position.end_epoch()
         finished = position.step >= self.total_steps
         if self.feeds.val is not None and (finished or position.epoch % train.eval_every == 0):
             self._evaluate()
         position.seconds = time.monotonic() - self._started
         if not finished:
-            self._save(evaluated=True)
+            self._save(epoch_done=position.epoch)
 
     def _evaluate(self) -> None:
+        """Evaluate the weights, or their average where there is one; the best ones are kept as they were evaluated."""
+        with self.state.evaluated_weights():
+            self._evaluate_weights()
+
+    def _evaluate_weights(self) -> None:
         assert self.feeds.val is not None
         row = evaluate(self.objective, self.feeds.val, self.config, self.accelerator)
         monitor = self.config.train.monitor
@@ -258,43 +211,18 @@ class Trainer:
             self.position.best_epoch = self.position.epoch
             if self.accelerator.is_main_process:
                 # A copy, not a reference: the live weights go on changing.
-                self.best_state = {k: v.detach().cpu().clone() for k, v in self.objective.state_dict().items()}
-                self._best_on_disk = False
+                self.best_state = copied(model_state(self.objective))
+                self.saver.set_best(self.best_state)
         log.info(
             "%s: epoch %d, step %d of %d: validation %s %.5g%s", self.config.name, self.position.epoch,
             self.position.step, self.total_steps, monitor, row[monitor], " (best)" if best else "",
         )  # fmt: skip
 
-    def _save(self, force: bool = False, evaluated: bool = False) -> None:
-        """Write checkpoints on the main process, if it is time: the best first, so that `last` never points past it."""
-        done = self.position.epoch if evaluated else None
-        if self.metrics is None or not (force or self.keeper.is_due(done)):
-            return
-        self.position.seconds = time.monotonic() - self._started
-        if self.best_state is not None and not self._best_on_disk:
-            self.keeper.save_best(self.best_state, self._meta(self.position.best_epoch))
-            self._best_on_disk = True
-        train = {
-            "optimizer": self.optimizer.state_dict(),
-            "meter": self.meter.state_dict(),
-            "stopping": self.stopping.state_dict(),
-        }
-        self.keeper.save(self.objective.state_dict(), train, self._meta(self.position.epoch), done)
-
-    def _meta(self, epoch: int) -> dict[str, Any]:
-        assert self.metrics is not None
-        return {
-            "epoch": epoch,
-            "position": asdict(self.position),
-            "samples_seen": self.position.step * self.global_batch,
-            "seed": self.config.seed,
-            "world_size": self.accelerator.num_processes,
-            "global_batch": self.global_batch,
-            "best": self.stopping.best,
-            "monitor": self.config.train.monitor,
-            "metrics_bytes": self.metrics.sync(),
-            "versions": versions(),
-        }
+    def _save(self, force: bool = False, epoch_done: int | None = None) -> None:
+        """Write checkpoints, if it is time."""
+        if force or self.saver.is_due(epoch_done):
+            self.position.seconds = time.monotonic() - self._started
+            self.saver.save(self.state, epoch_done)
 
     def resume(self, last: Checkpoint, best: Checkpoint | None) -> None:
         """Continue from a checkpoint.
@@ -307,10 +235,6 @@ class Trainer:
                 f"the checkpoint was made with {last.meta['global_batch']} samples a step, this run has "
                 f"{self.global_batch}; resume with the same train.batch_size times processes"
             )
-        self.objective.load_state_dict(last.model)
-        self.optimizer.load_state_dict(last.train["optimizer"])
-        self.meter = Meter.from_state(last.train["meter"])
-        self.stopping.load_state_dict(last.train["stopping"])
-        self.position = Position(**last.meta["position"])
+        self.state.load(last)
         self.best_state = best.model if best else None
         log.info("continues at step %d of %d", self.position.step, self.total_steps)

@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ecgcmr.cohort.batch import Batch
 from ecgcmr.models.distributed import part_of_draw
 from ecgcmr.objectives.base import Objective, ObjectiveOutput
+from ecgcmr.training.buffers import unchanged_buffers
 
 
 @dataclass
@@ -36,6 +37,7 @@ class MicroBatches:
         parts: Number of pieces.
         start_draws: Called with the number of a piece before it is represented; seeds the global stream and gives the
             generator of the step, in the same state for each piece.
+        recomputes: Whether a backward pass runs layers again (gradient checkpointing), which must leave no trace.
     """
 
     accelerator: Accelerator
@@ -44,20 +46,19 @@ class MicroBatches:
     batch: Batch
     parts: int
     start_draws: Callable[[int], torch.Generator]
+    recomputes: bool = False
     rows: dict[str, Tensor] = field(default_factory=dict)
 
     def output(self) -> ObjectiveOutput:
         """Represent all pieces without keeping their graphs, and compare them."""
         # The first pass must leave no trace: BatchNorm would count each piece twice.
-        buffers = {name: value.clone() for name, value in self.objective.named_buffers()}
         found = []
-        for part in range(self.parts):
-            # With gradient, because layers choose their arithmetic by it; the graph goes away with `rows`.
-            rows = self._represent(self.objective, part)
-            found.append({name: value.detach() for name, value in rows.items()})
-            del rows
-        for name, value in self.objective.named_buffers():
-            value.copy_(buffers[name])
+        with unchanged_buffers(self.objective):
+            for part in range(self.parts):
+                # With gradient, because layers choose their arithmetic by it; the graph goes away with `rows`.
+                rows = self._represent(self.objective, part)
+                found.append({name: value.detach() for name, value in rows.items()})
+                del rows
         self.rows = {name: torch.cat([rows[name] for rows in found]).requires_grad_() for name in found[0]}
         with self.accelerator.autocast():
             return self.objective.compare(self.rows, self.batch)
@@ -75,7 +76,8 @@ class MicroBatches:
                     (rows[name] * (torch.zeros_like(rows[name]) if grad is None else grad[self._slice(part)])).sum()
                     for name, grad in zip(names, grads, strict=True)
                 ]
-                self.accelerator.backward(torch.stack(terms).sum())
+                with unchanged_buffers(self.objective, self.recomputes):
+                    self.accelerator.backward(torch.stack(terms).sum())
 
     def _represent(self, module: nn.Module, part: int) -> dict[str, Tensor]:
         piece = cast(

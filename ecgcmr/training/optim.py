@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from ecgcmr.objectives.groups import parameter_groups
+from ecgcmr.objectives.groups import multiplier_of, parameter_groups
 from ecgcmr.training.config import OptimConfig
 
 
@@ -71,19 +72,37 @@ def make_schedule(config: OptimConfig, lr: float, steps_per_epoch: int, total_st
 def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """Build the optimizer over the trainable parameters of the objective.
 
-    Each group holds `lr_scale` (layer decay), which multiplies the schedule, and its `weight_decay`.
+    Each group holds `lr_scale` (layer decay and multiplier), which multiplies the schedule, and its `weight_decay`.
+    Parts whose multiplier is 0 are frozen.
 
     Raises:
-        ValueError: If nothing is left to train.
+        ValueError: If nothing is left to train, or `lr_multipliers` does not fit the objective.
     """
-    groups = parameter_groups(module, config.lr, config.weight_decay, config.layer_decay, config.decay_tokens)
+    _freeze_parts(module, config.lr_multipliers)
+    groups = parameter_groups(
+        module, config.lr, config.weight_decay, config.layer_decay, config.decay_tokens, config.lr_multipliers
+    )
     if not groups:
-        raise ValueError("no parameter is left to train; freeze fewer modules in `objective`")
+        raise ValueError("no parameter is left to train; freeze fewer modules in `objective` and optim.lr_multipliers")
     if config.decay_all:
         groups = [{**group, "weight_decay": config.weight_decay} for group in groups]
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     # The fused kernel passes once over each parameter; models of many small parameters feel it.
     return kind(groups, lr=config.lr, betas=config.betas, fused=True)
+
+
+def _freeze_parts(module: nn.Module, multipliers: Mapping[str, float]) -> None:
+    """Ask for no gradient of what has the multiplier 0, so that it costs none and does not count in its norm."""
+    frozen = {name for name, factor in multiplier_of(module, multipliers).items() if factor == 0}
+    parameters = {name: parameter for name, parameter in module.named_parameters() if name in frozen}
+    for parameter in parameters.values():
+        parameter.requires_grad_(False)
+    if not frozen:
+        return
+    module.train(module.training)  # where an objective decides by itself what it trains
+    trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
+    if trained:
+        raise ValueError(f"optim.lr_multipliers: {trained[0]} cannot be frozen by 0: the objective's options train it")
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +33,9 @@ from ecgcmr.training.loop import Feeds, Trainer
 from ecgcmr.training.precision import agree_on_precision
 from ecgcmr.training.progress import ProgressCallback, show_progress
 from ecgcmr.training.randomness import derive_seed
-from ecgcmr.training.runfolder import MetricsLog, open_folder, run_log, start_folder, write_json
+from ecgcmr.training.rows import Rows, open_rows
+from ecgcmr.training.runfolder import open_folder, run_log, start_folder, write_json
+from ecgcmr.training.runlock import RunLock, on_main_process
 from ecgcmr.training.signals import stop_on_signal
 from ecgcmr.training.summary import make_card, summarize
 
@@ -76,13 +80,34 @@ def _run(config: RunConfig, resume: bool | str, progress: ProgressCallback | boo
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     keep_freed_memory()
-    continues = open_folder(config, bool(resume)) and (resume if isinstance(resume, str) else LAST)
-    state.wait_for_everyone()
-    if continues and _is_finished(config.folder):
-        log.info("%s is finished; nothing to do", config.folder)
-        return config.folder
-    n_processes = state.num_processes
-    with run_log(config.folder, state.is_main_process) as run_file, name_lost_processes(config.folder, n_processes):
+    lock, processes = RunLock(config.folder), (state.is_main_process, state.num_processes)
+    with closing(lock):
+        on_main_process(
+            lock.acquire_existing, *processes
+        )  # first: who finds a run here shall hear that it is under way
+        continues = open_folder(config, bool(resume)) and (resume if isinstance(resume, str) else LAST)
+        state.wait_for_everyone()
+        if continues and _is_finished(config.folder):
+            log.info("%s is finished; nothing to do", config.folder)
+            return config.folder
+
+        def start() -> None:
+            lock.acquire()
+            if bool(open_folder(config, bool(resume))) != bool(continues):
+                raise ValueError(f"{config.folder}: another process has started a run here meanwhile; --resume goes on")
+
+        return _run_in_folder(config, continues, progress, lambda: on_main_process(start, *processes))
+
+
+def _run_in_folder(
+    config: RunConfig, continues: str | Literal[False], progress: ProgressCallback | bool, start: Callable[[], None]
+) -> Path:
+    """Build, call `start` before anything is written, and train."""
+    state = start_processes()
+    with (
+        run_log(config.folder, state.is_main_process) as run_file,
+        name_lost_processes(config.folder, state.num_processes),
+    ):
         source = open_source(config.data)
         objective, feeds, facts = _build(config, source)
         load_initial(objective, config.init, source)
@@ -93,6 +118,7 @@ def _run(config: RunConfig, resume: bool | str, progress: ProgressCallback | boo
         else:
             precision = agree_on_precision(config.train.precision, objective, state.device)
         config = config.with_values(**{"train.precision": precision})
+        start()
         if state.is_main_process:
             start_folder(config)
             run_file.open()
@@ -131,15 +157,14 @@ def _train(
         recover_all(folder / "checkpoints")
     accelerator.wait_for_everyone()
     checkpoint, best = load_for_resume(folder / "checkpoints", continues) if continues else (None, None)
-    metrics = None
+    rows = Rows()
     try:
         if accelerator.is_main_process:
-            keep = int(checkpoint.meta["metrics_bytes"]) if checkpoint else 0
-            metrics = MetricsLog(folder / "metrics.jsonl", keep)
+            rows = open_rows(folder, checkpoint.meta if checkpoint else {})
         if train.trackers:
             accelerator.init_trackers(config.name, config={"run": json.dumps(config.model_dump(mode="json"))})
         with show_progress(progress) as report:
-            trainer = Trainer(config, accelerator, objective, feeds, metrics, report)
+            trainer = Trainer(config, accelerator, objective, feeds, rows, report)
             if checkpoint:
                 trainer.resume(checkpoint, best)
             log.info(
@@ -148,14 +173,13 @@ def _train(
                 trainer.global_batch,
                 trainer.schedule.lr,
             )
-            with stop_on_signal() as stop:
+            with stop_on_signal() as stop, trainer.saver:
                 trainer.fit(stop)
         if accelerator.is_main_process:
             _export(trainer, source, facts)
         accelerator.wait_for_everyone()
     finally:
-        if metrics is not None:
-            metrics.close()
+        rows.close()
         close_accelerator(accelerator)
 
 
@@ -164,6 +188,8 @@ def _export(trainer: Trainer, source: Source, facts: DataFacts) -> None:
     folder = trainer.config.folder
     if trainer.best_state is not None:
         trainer.objective.load_state_dict(trainer.best_state)
+    elif trainer.state.ema is not None:
+        trainer.state.ema.copy_to_module()
     _check_trained(trainer)
     # An objective may feed its head otherwise than by the plain embedding; whoever loads the head must know.
     options = {"double_fc_norm": True} if getattr(trainer.config.objective, "double_fc_norm", False) else {}
@@ -177,7 +203,7 @@ def _export(trainer: Trainer, source: Source, facts: DataFacts) -> None:
     )
     summary = summarize(trainer, facts)
     write_json(folder / "summary.json", summary)
-    trainer.keeper.finish()
+    trainer.saver.keeper.finish()
     log.info("finished in %.1f s (%.0f samples/s): %s", summary["seconds"], summary["samples_per_second"], folder)
 
 

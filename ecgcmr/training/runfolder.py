@@ -22,7 +22,7 @@ MAY_DIFFER = frozenset(
         f"train.{name}"
         for name in (
             "batch_size", "micro_batches", "eval_batch_size", "processes", "threads", "save_seconds", "keep_every",
-            "keep", "timeout_seconds", "trackers",
+            "keep", "async_save", "grad_checkpointing", "timeout_seconds", "trackers",
         )
     }
 )  # fmt: skip
@@ -94,16 +94,27 @@ class MetricsLog:
         self._file.seek(keep_bytes)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Write one row; values that are not finite become null."""
-        clean = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
-        self._file.write(json.dumps(clean, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        """Write one row; values that are not finite become null.
 
-    def sync(self) -> int:
-        """Wait until the disk has all rows; gives the length [bytes]."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        Raises:
+            OSError: If the disk is full; what is half written is cut off when the run continues.
+        """
+        clean = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
+        try:
+            self._file.write(json.dumps(clean, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            message = f"{error.strerror}: a row was not written; free space and continue with --resume"
+            raise OSError(error.errno, message, self._file.name) from error
+
+    @property
+    def n_bytes(self) -> int:
+        """Length of all rows [bytes]."""
         return self._file.tell()
+
+    def sync(self) -> None:
+        """Wait until the disk has all rows that there are now; any thread may call it."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
@@ -165,7 +176,8 @@ def run_log(folder: Path, main: bool) -> Iterator[RunLog]:
 
 def _only_leftovers(folder: Path) -> bool:
     """Whether a run was stopped before it wrote its configuration."""
-    return {path.name for path in folder.iterdir()} <= {"train.log", "metrics.jsonl"}
+    leftovers = {"train.log", "metrics.jsonl", "run.lock", ".config.yaml.partial"}
+    return {path.name for path in folder.iterdir()} <= leftovers
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -146,12 +146,13 @@ def test_keys__are_frozen() -> None:
         "init": ["ecg", "cmr", "decoder", "allow_other_pipeline", "allow_other_split", "fresh_fc_norm"],
         "optim": [
             "name", "lr", "lr_rule", "betas", "weight_decay", "decay_all", "decay_tokens", "schedule", "warmup_epochs",
-            "min_lr", "layer_decay", "clip_grad",
+            "min_lr", "layer_decay", "lr_multipliers", "clip_grad",
         ],
         "train": [
             "epochs", "max_steps", "batch_size", "micro_batches", "micro_batch_norm", "eval_batch_size", "processes",
             "threads", "precision", "log_every", "eval_every", "label_metrics", "monitor", "mode", "patience",
-            "max_delta", "max_nonfinite", "save_seconds", "keep_every", "keep", "timeout_seconds", "trackers",
+            "max_delta", "max_nonfinite", "save_seconds", "keep_every", "keep", "async_save", "ema_decay",
+                "ema_warmup", "grad_checkpointing", "timeout_seconds", "trackers",
         ],
     }  # fmt: skip
 
