@@ -29,8 +29,10 @@ from ecgcmr.training.prefetch import prefetch
 from ecgcmr.training.progress import ProgressCallback, ProgressEvent
 from ecgcmr.training.randomness import derive_seed, torch_generator
 from ecgcmr.training.runfolder import MetricsLog
+from ecgcmr.training.sharding import agree_to_gather, clip_gradients, prepare_objective
 from ecgcmr.training.signals import RunInterrupted, StopRequest
 from ecgcmr.training.versions import versions
+from ecgcmr.training.whole_state import gather_state, load_state
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +105,8 @@ class Trainer:
         check_micro_batches(self.objective, self.sampler.rows_per_rank, train.micro_batches, train.micro_batch_norm)
         self.stopping = EarlyStopping(train.mode, train.patience, train.max_delta)
         self.weights = dict(self.objective.loss_weights)
-        optimizer = build_optimizer(self.objective, optim)
-        self.model, self.optimizer = world.prepare(self.objective, optimizer)
+        self.model = prepare_objective(world, self.objective)
+        self.optimizer = world.prepare_optimizer(build_optimizer(self.objective, optim))
         self.keeper = Keeper(self.config.folder / "checkpoints", train.save_seconds, train.keep_every, train.keep)
         self._best_on_disk = True
         self._started = time.monotonic()
@@ -169,7 +171,7 @@ class Trainer:
                 self.accelerator.backward(loss)
             else:
                 pieces.backward(loss)
-            norm = self._clipped_norm()
+            norm = clip_gradients(self.model, self.config.optim.clip_grad)
         self._finish_step(total, norm, totals, lr)
         return totals.stop
 
@@ -180,15 +182,6 @@ class Trainer:
         index = world.process_index * self.config.train.micro_batches + part
         torch.manual_seed(derive_seed(seed, "layers", position.step, index))
         return torch_generator(world.device, seed, "step", position.epoch, position.step_in_epoch)
-
-    def _clipped_norm(self) -> float:
-        """Clip the gradient, which is averaged and so alike on all processes; gives its norm before clipping."""
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        value, limit = float(norm), self.config.optim.clip_grad
-        if limit is not None and limit < value < math.inf:
-            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-        return value
 
     def _finish_step(self, total: float, norm: float, totals: Totals, lr: float) -> None:
         position = self.position
@@ -256,10 +249,9 @@ class Trainer:
         best = self.stopping.update(row[monitor])
         if best:
             self.position.best_epoch = self.position.epoch
+            state, _ = gather_state(self.objective)
             if self.accelerator.is_main_process:
-                # A copy, not a reference: the live weights go on changing.
-                self.best_state = {k: v.detach().cpu().clone() for k, v in self.objective.state_dict().items()}
-                self._best_on_disk = False
+                self.best_state, self._best_on_disk = state, False
         log.info(
             "%s: epoch %d, step %d of %d: validation %s %.5g%s", self.config.name, self.position.epoch,
             self.position.step, self.total_steps, monitor, row[monitor], " (best)" if best else "",
@@ -268,18 +260,22 @@ class Trainer:
     def _save(self, force: bool = False, evaluated: bool = False) -> None:
         """Write checkpoints on the main process, if it is time: the best first, so that `last` never points past it."""
         done = self.position.epoch if evaluated else None
-        if self.metrics is None or not (force or self.keeper.is_due(done)):
+        due = force or (self.metrics is not None and self.keeper.is_due(done))
+        if not (force or agree_to_gather(self.model, due)):
+            return
+        state, optimizer = gather_state(self.objective, self.optimizer)
+        if self.metrics is None:
             return
         self.position.seconds = time.monotonic() - self._started
         if self.best_state is not None and not self._best_on_disk:
             self.keeper.save_best(self.best_state, self._meta(self.position.best_epoch))
             self._best_on_disk = True
         train = {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer,
             "meter": self.meter.state_dict(),
             "stopping": self.stopping.state_dict(),
         }
-        self.keeper.save(self.objective.state_dict(), train, self._meta(self.position.epoch), done)
+        self.keeper.save(state, train, self._meta(self.position.epoch), done)
 
     def _meta(self, epoch: int) -> dict[str, Any]:
         assert self.metrics is not None
@@ -307,8 +303,7 @@ class Trainer:
                 f"the checkpoint was made with {last.meta['global_batch']} samples a step, this run has "
                 f"{self.global_batch}; resume with the same train.batch_size times processes"
             )
-        self.objective.load_state_dict(last.model)
-        self.optimizer.load_state_dict(last.train["optimizer"])
+        load_state(self.objective, last.model, self.optimizer, last.train["optimizer"])
         self.meter = Meter.from_state(last.train["meter"])
         self.stopping.load_state_dict(last.train["stopping"])
         self.position = Position(**last.meta["position"])
