@@ -16,6 +16,7 @@ Agreements:
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ from torch.distributed.tensor import DTensor, Shard
 
 from ecgcmr.models.distributed import sum_over_processes
 from ecgcmr.objectives.base import Objective
+
+log = logging.getLogger(__name__)
 
 _LAYOUT = "_sharding_layout"
 
@@ -69,7 +72,6 @@ def sharding_asked() -> FullyShardedDataParallelPlugin | None:
     unsupported = {
         "fsdp_offload_params": isinstance(plugin.cpu_offload, CPUOffloadPolicy),
         "fsdp_activation_checkpointing": plugin.activation_checkpointing,
-        "fsdp_cpu_ram_efficient_loading": plugin.cpu_ram_efficient_loading,
         "fsdp_ignored_modules": bool(plugin.ignored_modules),
     }
     for setting, wanted in unsupported.items():
@@ -119,6 +121,7 @@ def prepare_objective(accelerator: Accelerator, objective: Objective) -> nn.Modu
     for layer in layers:
         fully_shard(layer, reshard_after_forward=bool(plugin.reshard_after_forward), **how)
     fully_shard(objective, **how)
+    log.info("parameters sharded over %d processes, %d layers gathered one by one", n_processes, len(layers))
     objective.__dict__[_LAYOUT] = layout  # no attribute of nn.Module: `plain` must not become a part
     return objective
 
