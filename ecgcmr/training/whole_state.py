@@ -93,7 +93,7 @@ def load_state(
     objective.load_state_dict({name: cut_like(here.get(name), value) for name, value in model.items()})
     if optimizer is None or train is None:
         return
-    parameters = _numbered(optimizer)
+    parameters, train = _numbered(optimizer), copy.deepcopy(dict(train))  # torch goes on to change what it is given
     slots = {
         i: {key: value if key == "step" else cut_like(parameters[i], value) for key, value in slot.items()}
         for i, slot in train["state"].items()

@@ -1,8 +1,8 @@
 """{every objective} x {1, 2, 3 processes} x {DDP, FSDP}: loss, gradient and statistics of one process with all rows.
 
-With augmentation, masks and stochastic depth on, BatchNorm encoders, missing modalities and labels, and subjects that are
-on several processes. Three processes are started once: together they are the world of three, then two of them that of
-two and the third that of one.
+With augmentation, masks and stochastic depth on, BatchNorm encoders, missing modalities and labels, and subjects that
+are on several processes. Three processes are started once: together they are the world of three, then two of them that
+of two and the third that of one.
 """
 
 from __future__ import annotations
