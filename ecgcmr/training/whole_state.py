@@ -90,13 +90,15 @@ def load_state(
         RuntimeError: If names or shapes differ; torch names them.
     """
     here = objective.state_dict()
-    objective.load_state_dict({name: cut_like(here.get(name), value) for name, value in model.items()})
+    # In the objective's order: that of a safetensors file differs from process to process.
+    ready = {name: cut_like(value, model[name]) for name, value in here.items() if name in model}
+    objective.load_state_dict({**model, **ready})
     if optimizer is None or train is None:
         return
     parameters, train = _numbered(optimizer), copy.deepcopy(dict(train))  # torch goes on to change what it is given
     slots = {
         i: {key: value if key == "step" else cut_like(parameters[i], value) for key, value in slot.items()}
-        for i, slot in train["state"].items()
+        for i, slot in sorted(train["state"].items())
     }
     optimizer.load_state_dict({**train, "state": slots})
 
