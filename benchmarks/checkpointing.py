@@ -26,7 +26,7 @@ from ecgcmr.training.losses import Meter
 from ecgcmr.training.position import Position
 from ecgcmr.training.rows import open_rows
 from ecgcmr.training.saver import Saver
-from ecgcmr.training.state import RunState, copied, model_state
+from ecgcmr.training.state import RunState
 
 EVERY = 10
 
@@ -97,7 +97,7 @@ def main() -> None:
     copies = []
     for _ in range(options.saves):
         started = time.perf_counter()
-        copied(model_state(state.objective)), copied(state.train_state())
+        state.gathered()
         copies.append(1e3 * (time.perf_counter() - started))
     times: dict[bool, dict[str, list[float]]] = {True: {}, False: {}}
     with tempfile.TemporaryDirectory(dir=options.out) as folder:

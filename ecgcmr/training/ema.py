@@ -79,7 +79,7 @@ class WeightAverage:
                 f"the average in the checkpoint is of other parameters than this run's: {differing[0]}, ..."
             )
         for name, value in self.weights.items():
-            value.copy_(state["weights"][name])
+            value.copy_(cut_like(value, state["weights"][name]))
         self.updates = int(state["updates"])
 
 

@@ -28,9 +28,11 @@ from ecgcmr.training.prefetch import prefetch
 from ecgcmr.training.progress import ProgressCallback, ProgressEvent
 from ecgcmr.training.rows import Rows
 from ecgcmr.training.saver import Saver
+from ecgcmr.training.sharding import agree_to_gather, prepare_objective
 from ecgcmr.training.signals import RunInterrupted, StopRequest
-from ecgcmr.training.state import RunState, copied, model_state
+from ecgcmr.training.state import RunState
 from ecgcmr.training.step import Stepper, check_skipped
+from ecgcmr.training.whole_state import gather_state
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +81,8 @@ class Trainer:
         check_micro_batches(self.objective, self.sampler.rows_per_rank, train.micro_batches, train.micro_batch_norm)
         self.weights = dict(self.objective.loss_weights)
         set_grad_checkpointing(self.objective, train.grad_checkpointing)
-        self.model, optimizer = world.prepare(self.objective, build_optimizer(self.objective, optim))
+        self.model = prepare_objective(world, self.objective)
+        optimizer = world.prepare_optimizer(build_optimizer(self.objective, optim))
         ema = WeightAverage(self.objective, train.ema_decay, train.ema_warmup) if train.ema_decay else None
         self.stepper = Stepper(self.config, world, self.objective, self.model, optimizer, ema)
         stopping = EarlyStopping(train.mode, train.patience, train.max_delta)
@@ -209,18 +212,18 @@ class Trainer:
         best = self.stopping.update(row[monitor])
         if best:
             self.position.best_epoch = self.position.epoch
+            state, _ = gather_state(self.objective)  # copies: the live weights go on changing
             if self.accelerator.is_main_process:
-                # A copy, not a reference: the live weights go on changing.
-                self.best_state = copied(model_state(self.objective))
-                self.saver.set_best(self.best_state)
+                self.best_state = state
+                self.saver.set_best(state)
         log.info(
             "%s: epoch %d, step %d of %d: validation %s %.5g%s", self.config.name, self.position.epoch,
             self.position.step, self.total_steps, monitor, row[monitor], " (best)" if best else "",
         )  # fmt: skip
 
     def _save(self, force: bool = False, epoch_done: int | None = None) -> None:
-        """Write checkpoints, if it is time."""
-        if force or self.saver.is_due(epoch_done):
+        """Write checkpoints, if it is time; all processes bring the state together, the main one writes."""
+        if force or agree_to_gather(self.model, self.saver.is_due(epoch_done)):
             self.position.seconds = time.monotonic() - self._started
             self.saver.save(self.state, epoch_done)
 

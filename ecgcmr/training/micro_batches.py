@@ -23,6 +23,7 @@ from ecgcmr.cohort.batch import Batch
 from ecgcmr.models.distributed import part_of_draw
 from ecgcmr.objectives.base import Objective, ObjectiveOutput
 from ecgcmr.training.buffers import unchanged_buffers
+from ecgcmr.training.sharding import without_reduction
 
 
 @dataclass
@@ -69,7 +70,7 @@ class MicroBatches:
         grads = torch.autograd.grad(loss, [self.rows[name] for name in names], allow_unused=True)
         for part in range(self.parts):
             last = part == self.parts - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
+            with nullcontext() if last else without_reduction(self.accelerator, self.model):
                 rows = self._represent(self.model, part)
                 # A representation that the loss does not use gets a gradient of 0: all parameters must take part.
                 terms = [

@@ -36,8 +36,10 @@ from ecgcmr.training.randomness import derive_seed
 from ecgcmr.training.rows import Rows, open_rows
 from ecgcmr.training.runfolder import open_folder, run_log, start_folder, write_json
 from ecgcmr.training.runlock import RunLock, on_main_process
+from ecgcmr.training.sharding import is_sharded
 from ecgcmr.training.signals import stop_on_signal
 from ecgcmr.training.summary import make_card, summarize
+from ecgcmr.training.whole_state import gather_state, whole_objective
 
 log = logging.getLogger(__name__)
 
@@ -175,27 +177,33 @@ def _train(
             )
             with stop_on_signal() as stop, trainer.saver:
                 trainer.fit(stop)
+        objective = _learned(trainer)
         if accelerator.is_main_process:
-            _export(trainer, source, facts)
+            _export(trainer, objective, source, facts)
         accelerator.wait_for_everyone()
     finally:
         rows.close()
         close_accelerator(accelerator)
 
 
-def _export(trainer: Trainer, source: Source, facts: DataFacts) -> None:
-    """Write weights/ from the best weights (the last ones without validation), then summary.json: the run is over."""
-    folder = trainer.config.folder
-    if trainer.best_state is not None:
-        trainer.objective.load_state_dict(trainer.best_state)
-    elif trainer.state.ema is not None:
+def _learned(trainer: Trainer) -> Objective:
+    """Give the best weights, the last ones without validation; whole on the main process, which exports them."""
+    if trainer.best_state is None and trainer.state.ema is not None:
         trainer.state.ema.copy_to_module()
-    _check_trained(trainer)
+    last, _ = gather_state(trainer.objective) if is_sharded(trainer.objective) else ({}, {})
+    state = trainer.best_state or last
+    return whole_objective(trainer.objective, state) if state else trainer.objective
+
+
+def _export(trainer: Trainer, objective: Objective, source: Source, facts: DataFacts) -> None:
+    """Write weights/ from the objective, then summary.json: the run is over."""
+    folder = trainer.config.folder
+    _check_trained(trainer, objective)
     # An objective may feed its head otherwise than by the plain embedding; whoever loads the head must know.
     options = {"double_fc_norm": True} if getattr(trainer.config.objective, "double_fc_norm", False) else {}
     save_weights(
         folder / "weights",
-        trainer.objective.encoders(),
+        objective.encoders(),
         source.ecg_pipeline,
         source.cmr_pipeline,
         make_card(trainer, source),
@@ -207,7 +215,7 @@ def _export(trainer: Trainer, source: Source, facts: DataFacts) -> None:
     log.info("finished in %.1f s (%.0f samples/s): %s", summary["seconds"], summary["samples_per_second"], folder)
 
 
-def _check_trained(trainer: Trainer) -> None:
+def _check_trained(trainer: Trainer, objective: Objective) -> None:
     """Refuse to export weights that learned nothing or are not finite.
 
     Raises:
@@ -217,7 +225,7 @@ def _check_trained(trainer: Trainer) -> None:
     advice = "lower optim.lr, set train.precision=no, or look for values that are not finite in the cohort"
     if position.step and position.skipped == position.step:
         raise ValueError(f"all {position.step} steps were skipped, because their loss was not finite; {advice}")
-    for name, value in trainer.objective.state_dict().items():
+    for name, value in objective.state_dict().items():
         if value.is_floating_point() and not value.isfinite().all():
             raise ValueError(f"{name} is not finite after training, so no weights are exported; {advice}")
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from ecgcmr.training.config import RunConfig
 from ecgcmr.training.keeper import Keeper
 from ecgcmr.training.rows import Rows
-from ecgcmr.training.state import RunState, copied, model_state
+from ecgcmr.training.sharding import is_sharded
+from ecgcmr.training.state import RunState
 from ecgcmr.training.versions import versions
 from ecgcmr.training.writer import BackgroundWriter
 
@@ -58,17 +59,21 @@ class Saver:
     def save(self, state: RunState, epoch_done: int | None = None) -> None:
         """Copy the state and begin to write it on the main process, after the writing before is over.
 
+        Of a sharded objective all processes must call this: the state is brought together.
+
         The best comes first, so that `last` never points past it; the rows of metrics before both.
 
         Raises:
             OSError: If the writing before failed, or without `train.async_save` this one; what was there is whole.
         """
+        self._writer.wait()  # before the copy: memory never holds two
+        if self._rows.metrics is None and not is_sharded(state.objective):
+            return
+        model, train = state.gathered()
         if self._rows.metrics is None:
             return
-        self._writer.wait()  # before the copy: memory never holds two
         best, best_meta = self._best, self._meta(state, state.position.best_epoch)
         self._best = None
-        model, train = copied(model_state(state.objective)), copied(state.train_state())
         meta = self._meta(state, state.position.epoch)
 
         def write() -> None:

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ecgcmr.objectives.base import Objective
@@ -16,22 +15,7 @@ from ecgcmr.training.early_stopping import EarlyStopping
 from ecgcmr.training.ema import WeightAverage
 from ecgcmr.training.losses import Meter
 from ecgcmr.training.position import Position
-
-
-def model_state(objective: Objective) -> dict[str, Tensor]:
-    """Give the whole state of the objective, unwrapped."""
-    return dict(objective.state_dict())
-
-
-def copied(value: Any) -> Any:
-    """Copy tensors to the memory of the host, in dicts and lists too, so that nothing that goes on changes them."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True, memory_format=torch.preserve_format)
-    if isinstance(value, Mapping):
-        return {key: copied(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(copied(item) for item in value)
-    return value
+from ecgcmr.training.whole_state import gather_state, gather_tensors, load_state
 
 
 @dataclass
@@ -54,14 +38,22 @@ class RunState:
     position: Position
     ema: WeightAverage | None = None
 
-    def train_state(self) -> dict[str, Any]:
-        """Give what a checkpoint holds beside the model and the position."""
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "meter": self.meter.state_dict(),
-            "stopping": self.stopping.state_dict(),
-            **({"ema": self.ema.state_dict()} if self.ema is not None else {}),
+    def gathered(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Bring together what a checkpoint holds beside the position; of a sharded objective all processes must call this.
+
+        Returns:
+            State of the objective, and of all else, on the main process: copies that nothing changes. On others nothing
+            of use.
+        """
+        model, optimizer = gather_state(self.objective, self.optimizer)
+        train = {
+            "optimizer": optimizer,
+            **copied({"meter": self.meter.state_dict(), "stopping": self.stopping.state_dict()}),
         }
+        if self.ema is not None:
+            average = self.ema.state_dict()
+            train["ema"] = {**average, "weights": gather_tensors(self.objective, average["weights"])}
+        return model, train
 
     def evaluated_weights(self) -> AbstractContextManager[None]:
         """Give a block in which the objective has the weights that are evaluated and exported."""
@@ -70,8 +62,7 @@ class RunState:
     def load(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint."""
         train: Mapping[str, Any] = checkpoint.train
-        self.objective.load_state_dict(checkpoint.model)
-        self.optimizer.load_state_dict(train["optimizer"])
+        load_state(self.objective, checkpoint.model, self.optimizer, train["optimizer"])
         self.meter = Meter.from_state(train["meter"])
         self.stopping.load_state_dict(train["stopping"])
         self.position = Position(**checkpoint.meta["position"])

@@ -20,6 +20,7 @@ from ecgcmr.training.micro_batches import MicroBatches
 from ecgcmr.training.optim import set_lr
 from ecgcmr.training.position import Position
 from ecgcmr.training.randomness import derive_seed, torch_generator
+from ecgcmr.training.sharding import clip_gradients
 from ecgcmr.training.skipped import describe_skipped
 
 
@@ -98,7 +99,7 @@ class Stepper:
                     self.accelerator.backward(loss)
             else:
                 pieces.backward(loss)
-            norm = self._clipped_norm()
+            norm = clip_gradients(self.model, self.config.optim.clip_grad)
         result = StepResult(total, norm, totals)
         if result.taken:
             self.optimizer.step()
@@ -118,15 +119,6 @@ class Stepper:
         index = world.process_index * self.config.train.micro_batches + part
         torch.manual_seed(derive_seed(seed, "layers", position.step, index))
         return torch_generator(world.device, seed, "step", position.epoch, position.step_in_epoch)
-
-    def _clipped_norm(self) -> float:
-        """Clip the gradient, which is averaged and so alike on all processes; gives its norm before clipping."""
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        value, limit = float(norm), self.config.optim.clip_grad
-        if limit is not None and limit < value < math.inf:
-            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-        return value
 
 
 def check_skipped(position: Position, allowed: int) -> None:

@@ -29,9 +29,9 @@ Steps = list[list[int]]
 
 
 class Spy:
-    """Notes which subjects each step sees."""
+    """Notes which subjects each step sees; evaluation is left out unless `evaluates`."""
 
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, evaluates: bool = False) -> None:
         self.seen: Steps = []
         real = PairedDataset.batch
 
@@ -41,10 +41,11 @@ class Spy:
 
         patch.setattr(PairedDataset, "batch", batch)
 
-        def evaluate(objective: Any, dataset: Any, config: Any, accelerator: Any) -> dict[str, float]:
+        def constant(objective: Any, dataset: Any, config: Any, accelerator: Any) -> dict[str, float]:
             return {"loss": 1.0}
 
-        patch.setattr("ecgcmr.training.loop.evaluate", evaluate)
+        if not evaluates:
+            patch.setattr("ecgcmr.training.loop.evaluate", constant)
 
 
 def free_port() -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.training.config import RunConfig, load_config, save_config
@@ -93,15 +94,15 @@ def test_pretrain__a_contrastive_loss_spreads_but_its_inputs_tell(
 def test_pretrain__a_gradient_that_is_not_finite_is_told_from_a_loss(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ecgcmr.training.step import Stepper
+    from ecgcmr.training import step
 
-    real, calls = Stepper._clipped_norm, []
+    real, calls = step.clip_gradients, []
 
-    def norm(stepper: Stepper) -> float:
-        calls.append(real(stepper))
+    def norm(model: nn.Module, limit: float | None) -> float:
+        calls.append(real(model, limit))
         return float("inf") if len(calls) == 2 else calls[-1]
 
-    monkeypatch.setattr(Stepper, "_clipped_norm", norm)
+    monkeypatch.setattr(step, "clip_gradients", norm)
     (row,) = ledger(pretrain(make_config()))
     assert (row["step"], row["not_finite"], row["inputs"], row["losses"]) == (1, "gradient", {}, {})
     assert row["loss"] > 0
