@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ecgcmr.training.whole_state import cut_like
+
 
 class WeightAverage:
     """Average of the trained parameters over the steps that were taken (Polyak averaging with forgetting).

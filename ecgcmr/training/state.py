@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class RunState:
     ema: WeightAverage | None = None
 
     def gathered(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Bring together what a checkpoint holds beside the position; of a sharded objective all processes must call this.
+        """Bring together what a checkpoint holds; of a sharded objective all processes must call this.
 
         Returns:
             State of the objective, and of all else, on the main process: copies that nothing changes. On others nothing
@@ -48,7 +49,8 @@ class RunState:
         model, optimizer = gather_state(self.objective, self.optimizer)
         train = {
             "optimizer": optimizer,
-            **copied({"meter": self.meter.state_dict(), "stopping": self.stopping.state_dict()}),
+            "meter": copy.deepcopy(self.meter.state_dict()),
+            "stopping": copy.deepcopy(self.stopping.state_dict()),
         }
         if self.ema is not None:
             average = self.ema.state_dict()

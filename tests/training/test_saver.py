@@ -19,7 +19,7 @@ from ecgcmr.training.losses import Meter
 from ecgcmr.training.position import Position
 from ecgcmr.training.rows import open_rows
 from ecgcmr.training.saver import Saver
-from ecgcmr.training.state import RunState, copied
+from ecgcmr.training.state import RunState
 from ecgcmr.training.writer import BackgroundWriter
 
 MakeConfig = Callable[..., RunConfig]
@@ -176,13 +176,3 @@ def test_writer__does_all_jobs_in_order(background: bool) -> None:
             writer.submit(lambda number=number: done.append(number))  # type: ignore[misc]
     assert done == list(range(20))
     assert not writer.busy
-
-
-def test_copied__shares_no_memory_and_keeps_shape_and_layout() -> None:
-    state = {"a": [torch.arange(4.0)], "b": (1, "x"), "c": torch.ones(1, 2, 3, 3).to(memory_format=torch.channels_last)}
-    copy = copied(state)
-    state["a"][0].zero_()  # type: ignore[union-attr]
-    assert copy["a"][0].tolist() == [0, 1, 2, 3]
-    assert copy["b"] == (1, "x")
-    assert copy["c"].stride() == state["c"].stride()  # type: ignore[union-attr]
-    assert copied(torch.ones(3, requires_grad=True)).requires_grad is False
