@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from ecgcmr.cohort.batch import Batch
 from ecgcmr.cohort.cache import PreparedArray, first_reasons, prepared
 from ecgcmr.cohort.labels import LabelStatistics, check_label_names, item_labels, label_statistics
 from ecgcmr.cohort.prepare import cmr_builder, ecg_builder
+from ecgcmr.cohort.schema import LabelSpec
 from ecgcmr.cohort.store import Cohort
 
 if TYPE_CHECKING:
@@ -219,9 +220,23 @@ class PairedDataset:
     def _item_labels(self) -> NDArray[np.float64]:
         return item_labels(self.cohort, self.label_names, self.subjects, self.recording_rows)
 
+    @property
+    def label_specs(self) -> Mapping[str, LabelSpec]:
+        """Meaning of each label of the cohort, by name."""
+        return self.cohort.label_specs
+
+    def label_values(self, name: str) -> NDArray[np.float64]:
+        """Values of a label of the cohort, of each item (n,), NaN where it is missing."""
+        return item_labels(self.cohort, [name], self.subjects, self.recording_rows)[:, 0]
+
     def __len__(self) -> int:
         """Number of items."""
         return len(self.subjects)
+
+    @property
+    def where(self) -> str:
+        """Folder of the cohort, for messages."""
+        return str(self.cohort.path)
 
     @property
     def unique_subjects(self) -> NDArray[np.int64]:

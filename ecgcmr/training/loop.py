@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ecgcmr.cohort.batch import Batch
-from ecgcmr.cohort.dataset import PairedDataset
+from ecgcmr.cohort.mixture import AnyDataset
 from ecgcmr.cohort.sampler import BatchSampler, Order
 from ecgcmr.objectives.base import Objective
 from ecgcmr.training.checkpoint import Checkpoint
@@ -62,8 +62,8 @@ class Position:
 class Feeds:
     """The data of a run; `val` is None without validation subjects, `order` where each sample comes once an epoch."""
 
-    train: PairedDataset
-    val: PairedDataset | None
+    train: AnyDataset
+    val: AnyDataset | None
     order: Order | None = None
 
 

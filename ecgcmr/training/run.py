@@ -16,7 +16,7 @@ from ecgcmr.objectives.facts import DataFacts
 from ecgcmr.objectives.registry import build_objective
 from ecgcmr.training.allocator import keep_freed_memory
 from ecgcmr.training.config import RunConfig, load_config
-from ecgcmr.training.data import Source, check_labels, find_facts, learned_kinds, open_feeds, open_source
+from ecgcmr.training.data import check_labels, find_facts, learned_kinds, open_feeds
 from ecgcmr.training.distributed import (
     check_processes,
     check_trackers,
@@ -33,6 +33,7 @@ from ecgcmr.training.progress import ProgressCallback, show_progress
 from ecgcmr.training.randomness import derive_seed
 from ecgcmr.training.runfolder import MetricsLog, open_folder, run_log, start_folder, write_json
 from ecgcmr.training.signals import stop_on_signal
+from ecgcmr.training.sources import Source, open_source
 from ecgcmr.training.summary import make_card, summarize
 
 log = logging.getLogger(__name__)
