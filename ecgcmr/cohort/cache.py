@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import mmap
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from ecgcmr.cohort.tables import sha256
 logger = logging.getLogger(__name__)
 
 _DATA, _META = "data.npy", "meta.json"
+KEEP_MAPPED = 256 * 2**20
+"""How much of a mapped file a process holds at most [bytes]."""
+_AROUND = 2 * 2**16
 Progress = Callable[[int, int], None]
 # builder(rows, allocate): calls allocate(item_shape) once, fills the array it got; returns row -> reason of refusal
 Allocate = Callable[[tuple[int, ...]], NDArray[Any]]
@@ -41,6 +45,24 @@ class PreparedArray:
     data: NDArray[Any]
     refused: dict[int, str]
     folder: Path | None
+    _mapped: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Copy rows (B,) out of the array, (B, ...).
+
+        What is read of a mapped file counts as memory of the process until the system needs it. Every `KEEP_MAPPED`
+        bytes the process lets go of it, so that it stays small whatever the size of the file; the file's pages stay in
+        the cache of the system, where all processes share them.
+        """
+        found: NDArray[Any] = self.data[rows]
+        mapping = getattr(self.data, "_mmap", None)
+        if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+            # A row that is looked up brings neighboring pages with it.
+            self._mapped[0] += len(rows) * (self.data[:1].nbytes + _AROUND)
+            if self._mapped[0] > KEEP_MAPPED:
+                mapping.madvise(mmap.MADV_DONTNEED)
+                self._mapped[0] = 0
+        return found
 
 
 def prepared(

@@ -116,7 +116,7 @@ class PairedDataset:
         pipeline, dtype = self.ecg_pipeline, self.options.ecg_dtype
         assert pipeline is not None
         about = {"kind": "ecg", "pipeline": pipeline.to_dict()}
-        spec = (len(self.cohort.recordings), dtype)
+        spec = (len(self.cohort.columns("recordings", ["subject"])), dtype)
         key = f"ecg-{pipeline.fingerprint()[:16]}-{dtype}"
         return prepared(self.cohort, key, about, ecg_builder(self.cohort, pipeline), spec, self.options.cache_dir)
 
@@ -124,7 +124,7 @@ class PairedDataset:
         pipeline, view = self.cmr_pipeline, self.options.view
         assert pipeline is not None
         about = {"kind": "cmr", "view": view, "pipeline": pipeline.to_dict()}
-        spec = (len(self.cohort.studies), "uint8")
+        spec = (len(self.cohort.columns("studies", ["subject"])), "uint8")
         key = f"cmr-{view}-{pipeline.fingerprint()[:16]}"
         builder = cmr_builder(self.cohort, pipeline, view)
         return prepared(self.cohort, key, about, builder, spec, self.options.cache_dir)
@@ -135,8 +135,8 @@ class PairedDataset:
         if len(strangers):
             raise ValueError(f"{self.cohort.path}: there is no subject {int(strangers[0])} in this cohort")
         self.dropped: list[Dropped] = []
-        recordings = self._usable("ecg", self.cohort.recordings, self._ecg, wanted)
-        studies = self._usable("cmr", self.cohort.studies, self._cmr, wanted)
+        recordings = self._usable("ecg", self.cohort.columns("recordings", ["subject"]), self._ecg, wanted)
+        studies = self._usable("cmr", self.cohort.columns("studies", ["subject", "view"]), self._cmr, wanted)
         paired = recordings.assign(study=self._study_of(recordings, studies))
         alone = studies.drop_duplicates("subject")
         alone = alone[~alone["subject"].isin(recordings["subject"])]
@@ -308,7 +308,7 @@ def _gather(
     has = rows >= 0
     if array is None:
         return torch.zeros((len(rows), *shape)), torch.zeros(len(rows), dtype=torch.bool)
-    values = array.data[np.maximum(rows, 0)] if len(array.data) else np.zeros((len(rows), *shape), array.data.dtype)
+    values = array.take(np.maximum(rows, 0)) if len(array.data) else np.zeros((len(rows), *shape), array.data.dtype)
     if not has.all():
         values[~has] = 0
     return torch.from_numpy(np.ascontiguousarray(values)), torch.from_numpy(has)

@@ -144,8 +144,8 @@ def _of_cohort(
     require = "both" if len(modalities) > 1 else next(iter(modalities))
     labels, group = config.labels, config.group
     if len(source.cohorts) > 1:
-        tables = {"ecg": one.cohort.recordings, "cmr": one.cohort.studies}
-        absent = [name for name in sorted(modalities) if not len(tables[name])]
+        tables = {"ecg": "recordings", "cmr": "studies"}
+        absent = [name for name in sorted(modalities) if not len(one.cohort.columns(tables[name], ["subject"]))]
         if absent and len(modalities) > 1:
             require = "ecg" if absent == ["cmr"] else "cmr"
             log.info("%s has no %s: its items take no part in what needs both", one.name, absent[0].upper())

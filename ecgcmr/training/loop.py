@@ -25,7 +25,7 @@ from ecgcmr.training.keeper import Keeper
 from ecgcmr.training.losses import Meter, Totals, reduce_losses, total_loss
 from ecgcmr.training.micro_batches import MicroBatches, check_micro_batches
 from ecgcmr.training.optim import absolute_lr, build_optimizer, make_schedule, set_lr
-from ecgcmr.training.prefetch import prefetch
+from ecgcmr.training.prefetch import Waiting, prefetch
 from ecgcmr.training.progress import ProgressCallback, ProgressEvent
 from ecgcmr.training.randomness import derive_seed, torch_generator
 from ecgcmr.training.runfolder import MetricsLog
@@ -89,6 +89,7 @@ class Trainer:
     position: Position = field(default_factory=Position)
     meter: Meter = field(default_factory=Meter)
     best_state: dict[str, Tensor] | None = None
+    waiting: Waiting = field(default_factory=Waiting)
 
     def __post_init__(self) -> None:
         train, optim, world = self.config.train, self.config.optim, self.accelerator
@@ -143,7 +144,7 @@ class Trainer:
         start = position.step_in_epoch * self.global_batch
         self.sampler.load_state_dict({"epoch": position.epoch, "position": start})
         self.model.train()
-        with closing(prefetch(self.sampler, self.feeds.train.batch)) as batches:
+        with closing(prefetch(self.sampler, self.feeds.train.batch, waiting=self.waiting)) as batches:
             for batch in batches:
                 asked = self._step(to_device(batch, self.accelerator.device), stop)
                 steps -= 1

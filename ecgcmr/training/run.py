@@ -179,7 +179,9 @@ def _export(trainer: Trainer, source: Source, facts: DataFacts) -> None:
     summary = summarize(trainer, facts)
     write_json(folder / "summary.json", summary)
     trainer.keeper.finish()
-    log.info("finished in %.1f s (%.0f samples/s): %s", summary["seconds"], summary["samples_per_second"], folder)
+    seconds, rate = summary["seconds"], summary["samples_per_second"]
+    waited = 100 * summary["wait_share"]
+    log.info("finished in %.1f s (%.0f samples/s, %.1f %% waited for data): %s", seconds, rate, waited, folder)
 
 
 def _check_trained(trainer: Trainer) -> None:

@@ -42,6 +42,8 @@ def summarize(trainer: Trainer, facts: DataFacts) -> dict[str, Any]:
         "facts": facts.to_dict(),
         "seconds": round(position.seconds, 2),
         "samples_per_second": round(samples / max(position.seconds, 1e-9), 1),
+        # Of the training steps since the last start of the run, on the main process.
+        "wait_share": round(trainer.waiting.share, 4),
         "versions": versions(),
     }
 

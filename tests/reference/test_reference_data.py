@@ -103,13 +103,14 @@ def some_dataset(values: list[list[float]]) -> PairedDataset:
     """Subjects 10, 11, ... with one recording for each value of a binary label."""
     subjects = np.repeat(np.arange(len(values)) + 10, [len(row) for row in values])
     flat = np.array([value for row in values for value in row])
+    labels = pd.DataFrame({"cad": np.nan, "LVM": 1.0}, index=np.unique(subjects))
     cohort = SimpleNamespace(
         path="somewhere",
         label_specs={
             "cad": LabelSpec("cad", "binary", level="recording"),
             "LVM": LabelSpec("LVM", "regression", "g"),
         },
-        labels=pd.DataFrame({"cad": np.nan, "LVM": 1.0}, index=np.unique(subjects)),
+        columns=lambda table, names: labels[names],
         recording_labels=pd.DataFrame({"cad": flat}),
     )
     rows = np.arange(len(flat))

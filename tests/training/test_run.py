@@ -60,6 +60,7 @@ def test_pretrain__writes_exactly(make_config: MakeConfig) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["steps"] == 6
     assert summary["status"] == "finished"
+    assert 0 < summary["wait_share"] < 1
     assert summary["best"]["value"] == min(row["loss"] for row in rows if row["event"] == "val")
     assert "finished in" in (folder / "train.log").read_text()
 
