@@ -20,7 +20,8 @@ from ecgcmr.cohort.store import Cohort
 
 def subject_offsets(cohorts: Sequence[Cohort]) -> tuple[int, ...]:
     """What to add to the subjects of each cohort so that no two cohorts share a number; 0 for the first one."""
-    offsets, end = [], 0
+    offsets: list[int] = []
+    end = 0
     for cohort in cohorts:
         subjects = cohort.subjects["subject"].to_numpy(dtype=np.int64)
         lowest = min(int(subjects.min(initial=0)), 0) if offsets else 0
