@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
@@ -161,3 +162,16 @@ def split_rows(rows: Sequence[int] | NDArray[np.int64], size: int) -> list[NDArr
     """Rows in blocks of at most `size`."""
     array = np.asarray(rows, dtype=np.int64)
     return [array[start : start + size] for start in range(0, len(array), size)]
+
+
+def gather(
+    array: PreparedArray | None, rows: NDArray[np.int64], shape: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of a prepared array as a tensor, zeros where the row is -1, and which rows are real."""
+    has = rows >= 0
+    if array is None:
+        return torch.zeros((len(rows), *shape)), torch.zeros(len(rows), dtype=torch.bool)
+    values = array.take(np.maximum(rows, 0)) if len(array.data) else np.zeros((len(rows), *shape), array.data.dtype)
+    if not has.all():
+        values[~has] = 0
+    return torch.from_numpy(np.ascontiguousarray(values)), torch.from_numpy(has)

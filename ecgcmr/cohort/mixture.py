@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.cohort.labels import LabelStatistics, label_statistics
 from ecgcmr.cohort.schema import LabelSpec
 from ecgcmr.cohort.store import Cohort
+from ecgcmr.cohort.tabular import TabularColumn
 
 
 def subject_offsets(cohorts: Sequence[Cohort]) -> tuple[int, ...]:
@@ -206,6 +207,33 @@ class MixedDataset:
             has = name in part.cohort.label_specs
             values.append(part.label_values(name) if has else np.full(len(part), np.nan))
         return np.concatenate(values)
+
+    def covariate(self, name: str) -> NDArray[Any] | None:
+        """Values of a label or a column of subjects.parquet, of each item (n,); None if no cohort has either.
+
+        Raises:
+            ValueError: One cohort has numbers, another texts.
+        """
+        found = [part.covariate(name) for part in self.parts]
+        kinds = {values.dtype == object for values in found if values is not None}
+        if len(kinds) > 1:
+            raise ValueError(f"{self.where}: {name!r} holds numbers in one cohort and text in another")
+        if not kinds:
+            return None
+        dtype = object if kinds.pop() else np.float64
+        sizes = self.source_sizes
+        gaps = [np.full(size, np.nan).astype(dtype) for size in sizes]
+        return np.concatenate([gap if values is None else values for values, gap in zip(found, gaps, strict=True)])
+
+    def with_tabular(self, columns: Sequence[TabularColumn]) -> MixedDataset:
+        """The same data set whose batches have tabular inputs; a column that a cohort lacks is missing there."""
+        parts = [part.with_tabular(columns) for part in self.parts]
+        return MixedDataset(parts, self.names, self._offsets, self.label_names, self._group)
+
+    @property
+    def tabular_columns(self) -> tuple[TabularColumn, ...]:
+        """Columns that are inputs."""
+        return self.parts[0].tabular_columns
 
     def label_statistics(self, subjects: ArrayLike | None = None) -> dict[str, LabelStatistics]:
         """Mean, standard deviation and prevalence of each label over the items of all cohorts, NaN left out.

@@ -15,8 +15,14 @@ from ecgcmr.hub.card import Card, cohorts_of, is_stated, provenance_kinds
 from ecgcmr.hub.source import resolve_source
 from ecgcmr.hub.weights import Weights, load_weights, save_weights
 
-MODULES = ("ecg", "ecg_projection", "cmr", "cmr_projection", "head", "ecg_decoder")
-_ENCODER_OF = {"ecg_projection": "ecg", "head": "ecg", "ecg_decoder": "ecg", "cmr_projection": "cmr"}
+MODULES = ("ecg", "ecg_projection", "cmr", "cmr_projection", "head", "ecg_decoder", "tabular", "tabular_projection")
+_ENCODER_OF = {
+    "ecg_projection": "ecg",
+    "head": "ecg",
+    "ecg_decoder": "ecg",
+    "cmr_projection": "cmr",
+    "tabular_projection": "tabular",
+}
 # What changes nothing of what a module computes once it is trained.
 _TRAINING_ONLY = ("drop_path", "learn_positions", "preset", "pretrained", "channels_last")
 

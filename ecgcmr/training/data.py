@@ -9,6 +9,7 @@ from ecgcmr.cohort.dataset import DatasetOptions, PairedDataset
 from ecgcmr.cohort.mixture import AnyDataset, MixedDataset
 from ecgcmr.cohort.orders import GroupedOrder, WeightedOrder, balanced_shares
 from ecgcmr.cohort.sampler import Order
+from ecgcmr.cohort.tabular import fit_columns, marginals
 from ecgcmr.objectives.facts import DataFacts, LabelFact
 from ecgcmr.training.config import DataConfig
 from ecgcmr.training.draws import drawn_subjects
@@ -45,13 +46,13 @@ def check_labels(source: Source, config: DataConfig, kinds: tuple[str, ...] = LE
             )
 
 
-def find_facts(source: Source, config: DataConfig, labeled: AnyDataset | None = None) -> DataFacts:
+def find_facts(source: Source, config: DataConfig, train: AnyDataset | None = None) -> DataFacts:
     """Give shapes from the pipelines and label statistics from the training items that the run uses.
 
     Args:
         source: The opened cohorts.
         config: With the crop.
-        labeled: The training data with its labels; None for a run that learns none.
+        train: The training data with its labels and tabular inputs; None for a run without either.
 
     Raises:
         ValueError: If a label is never observed or constant; the message names it.
@@ -60,7 +61,9 @@ def find_facts(source: Source, config: DataConfig, labeled: AnyDataset | None = 
         ecg_samples=config.ecg.crop_samples or source.ecg_pipeline.n_samples,
         ecg_rate_hz=source.ecg_pipeline.rate_hz,
         cmr_shape=source.cmr_pipeline.shape,
-        labels=_label_facts(labeled) if labeled is not None else (),
+        labels=_label_facts(train) if train is not None else (),
+        tabular=train.tabular_columns if train is not None else (),
+        tabular_marginals=marginals(train.tabular_columns, train) if train is not None else (),
     )
 
 
@@ -75,6 +78,9 @@ def open_feeds(source: Source, config: DataConfig, modalities: Collection[str]) 
     train = _dataset(source, config, "train", modalities)
     assert train is not None, "a data set without an item is refused"
     val = _dataset(source, config, "val", modalities)
+    if config.tabular:
+        columns = fit_columns(train, config.tabular)
+        train, val = train.with_tabular(columns), val.with_tabular(columns) if val is not None else None
     log.info(
         "%d training and %d validation items of %s",
         len(train),

@@ -70,6 +70,8 @@ class DataConfig(StrictConfig):
         sources: Several cohorts instead of one, each with its split. Limits of subjects, groups and labels are those of
             all of them together; one person in two cohorts counts as two.
         labels: Names of the labels to learn, in the order of the outputs.
+        tabular: Columns of subjects.parquet, and regression and binary labels, that are inputs beside the signal (age,
+            sex, ...); standardized over the training subjects, missing values allowed. No label can be both.
         train_subjects: How many training subjects to use; None takes all. Smaller draws are nested in larger ones.
         train_share: The same as a share of them; 0.1 and 0.01 are the low-data protocols of arXiv 2308.05764.
         undersample: A binary label: training takes as many subjects without it as with it, and those of whom it is
@@ -87,6 +89,7 @@ class DataConfig(StrictConfig):
     ecg: EcgData = EcgData()
     cmr: CmrData = CmrData()
     labels: tuple[str, ...] = ()
+    tabular: tuple[str, ...] = ()
     train_subjects: int | None = Field(default=None, gt=0)
     train_share: float | None = Field(default=None, gt=0, le=1)
     undersample: str | None = None
@@ -109,6 +112,15 @@ class DataConfig(StrictConfig):
             raise ValueError("sources: some have a weight and some have none; set it for all of them, or for none")
         if any(weighed) and (self.balance or self.weight is not None):
             raise ValueError("the weights of sources make the order; they do not go together with balance or weight")
+        return self
+
+    @model_validator(mode="after")
+    def _no_leak(self) -> DataConfig:
+        both = sorted(set(self.tabular) & set(self.labels))
+        if both:
+            raise ValueError(f"tabular names {', '.join(both)}, which labels names too: a target cannot be an input")
+        if len(set(self.tabular)) < len(self.tabular):
+            raise ValueError(f"tabular names a column more than once: {', '.join(self.tabular)}")
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from ecgcmr.hub.weights import save_weights
 from ecgcmr.models.norm import convert_batch_norm
 from ecgcmr.objectives.base import Objective
 from ecgcmr.objectives.facts import DataFacts
-from ecgcmr.objectives.registry import build_objective
+from ecgcmr.objectives.registry import OBJECTIVES, build_objective
 from ecgcmr.training.allocator import keep_freed_memory
 from ecgcmr.training.config import RunConfig, load_config
 from ecgcmr.training.data import check_labels, find_facts, learned_kinds, open_feeds
@@ -104,10 +104,12 @@ def _run(config: RunConfig, resume: bool | str, progress: ProgressCallback | boo
 def _build(config: RunConfig, source: Source) -> tuple[Objective, Feeds, DataFacts]:
     """Build the objective for the data, and open the data that the objective reads."""
     check_labels(source, config.data, learned_kinds(config.objective.name))
+    if config.data.tabular and not OBJECTIVES[config.objective.name].reads_tabular:
+        raise ValueError(f"data.tabular is set, but objective.name={config.objective.name} reads no tabular inputs")
     feeds = None
-    if config.data.labels:
-        # The objective needs the labels' statistics, so the data comes first; its modality stands in the run file,
-        # and an alignment that reads labels has both.
+    if config.data.labels or config.data.tabular:
+        # The objective needs statistics of labels and inputs, so the data comes first; its modality stands in the run
+        # file, and an alignment has both.
         modality = getattr(config.objective, "modality", None)
         feeds = open_feeds(source, config.data, {modality} if modality else {"ecg", "cmr"})
     facts = find_facts(source, config.data, feeds.train if feeds else None)
@@ -168,9 +170,12 @@ def _export(trainer: Trainer, source: Source, facts: DataFacts) -> None:
     _check_trained(trainer)
     # An objective may feed its head otherwise than by the plain embedding; whoever loads the head must know.
     options = {"double_fc_norm": True} if getattr(trainer.config.objective, "double_fc_norm", False) else {}
+    parts = trainer.objective.encoders()
+    if {"head", "tabular"} <= set(parts):
+        options["tabular"] = True
     save_weights(
         folder / "weights",
-        trainer.objective.encoders(),
+        parts,
         source.ecg_pipeline,
         source.cmr_pipeline,
         make_card(trainer, source),
