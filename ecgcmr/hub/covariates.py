@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ecgcmr.hub.inputs import EcgInputs, EcgItem
 
     CovariatesLike = pd.DataFrame | Mapping[str, Any]
+    """A table, or one row for all recordings."""
 
 _KEYS = ("item", "recording", "subject")
 
@@ -83,6 +85,27 @@ class Covariates:
                 f"covariates: no row with {self._key} {key}; give one, with empty values if nothing is known"
             )
         return self._row_of[key]
+
+
+def read_covariates(path: Path) -> pd.DataFrame:
+    """Read a table of covariates.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no .csv or .parquet, or cannot be read as one.
+    """
+    import pandas as pd
+
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    if path.suffix not in readers:
+        raise ValueError(f"{path}: covariates are read from .csv and .parquet")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    try:
+        table: pd.DataFrame = readers[path.suffix](path)
+    except (ValueError, OSError) as error:  # of pandas and of pyarrow alike
+        raise ValueError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from None
+    return table
 
 
 def describe(columns: Sequence[TabularColumn]) -> str:

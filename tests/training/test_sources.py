@@ -119,6 +119,21 @@ def test_facts__are_those_of_all_training_items(mixed: MakeConfig) -> None:
     assert facts["LVM"].mean == pytest.approx(own.mean()), "of the one cohort that has it"
 
 
+def test_tabular__is_standardized_over_all_and_missing_where_a_cohort_has_none(mixed: MakeConfig) -> None:
+    feeds = feeds_of(mixed(**{"data.tabular": ["age_years", "sex", "LVM"]}), {"ecg"})
+    data, batch = feeds.train, feeds.train.batch(range(len(feeds.train)))
+    assert isinstance(data, MixedDataset)
+    ages = np.concatenate([part.subject_column("age_years") for part in data.parts])
+    assert batch["tabular"].shape == (len(data), 4)
+    np.testing.assert_allclose(batch["tabular"][:, 0].numpy(), (ages - ages.mean()) / ages.std(), atol=1e-5)
+    of_ecg = torch.from_numpy(data.source_codes == 1)
+    assert batch["tabular_mask"][:, :3].all()
+    assert not batch["tabular_mask"][of_ecg, 3].any(), "this cohort has no LVM"
+    assert batch["tabular_mask"][~of_ecg, 3].all()
+    assert feeds.val is not None
+    assert feeds.val.tabular_columns == data.tabular_columns, "of the training subjects"
+
+
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (3.0, 1.0), (1.0, 5.0)])
 def test_weights__are_parts_of_each_epoch(mixed: MakeConfig, weights: tuple[float, float]) -> None:
     feeds = feeds_of(mixed(weights), {"ecg"})

@@ -11,11 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from ecgcmr.cli.main import app
 from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.hub import load_model, verify_weights
 from ecgcmr.hub.bulk import write_table
+from ecgcmr.hub.covariates import read_covariates
 from ecgcmr.hub.exporting import export_weights
 from ecgcmr.hub.pack import pack
 from ecgcmr.hub.stream import StreamOptions
@@ -152,6 +155,30 @@ def test_write_table__takes_covariates(weights: Path, tiny_cohort: Path, tmp_pat
     with pytest.raises(ValueError, match="covariates are missing"):
         write_table(model, "predict", [tiny_cohort], tmp_path / "none.parquet")
     assert not (tmp_path / "none.parquet").exists()
+
+
+def test_command__predicts_with_a_table_of_covariates(weights: Path, tiny_cohort: Path, tmp_path: Path) -> None:
+    table, out = table_of(Cohort.open(tiny_cohort)), tmp_path / "out.csv"
+    table.to_csv(tmp_path / "about.csv", index=False)
+    given = ["predict", str(tiny_cohort), "--model", str(weights), "--out", str(out), "--device", "cpu"]
+    missing = CliRunner().invoke(app, given)
+    assert missing.exit_code != 0
+    assert "this head reads age_years" in " ".join((missing.output + str(missing.stderr)).split())
+    done = CliRunner().invoke(app, [*given, "--covariates", str(tmp_path / "about.csv")])
+    assert done.exit_code == 0, done.output
+    expected = load_model(str(weights)).predict(Cohort.open(tiny_cohort), covariates=table)
+    np.testing.assert_allclose(pd.read_csv(out)["LVM"], expected["LVM"], rtol=1e-5)
+    for name, text, message in (("a.txt", "", "read from .csv and .parquet"), ("b.parquet", "x", "cannot be read")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_covariates(tmp_path / name)
+
+
+def test_card__says_what_stands_beside_the_ecg(weights: Path) -> None:
+    page = (weights / "README.md").read_text()
+    assert "covariates={'age_years': None, 'sex': None, 'hypertension': None}" in page
+    assert "| sex | female, male |" in page
+    assert "| hypertension | 0 or 1 |" in page
 
 
 @pytest.mark.parametrize(
