@@ -29,6 +29,9 @@ Windows = Annotated[str, typer.Option(help="first, all, or how many from the sta
 Aggregate = Annotated[str, typer.Option(help="mean over the windows of a recording, or none: a row for each window.")]
 Short = Annotated[str, typer.Option(help="Recordings shorter than the input: refuse, pad or repeat.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Threads that read; one for each core by default.")]
+Covariates = Annotated[
+    Path | None, typer.Option(help="Table (.csv, .parquet) with a column item and what the head reads beside the ECG.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace a table that is there.")]
 
 
@@ -80,6 +83,7 @@ def predict(
     aggregate: Aggregate = "mean",
     short: Short = "refuse",
     workers: Workers = None,
+    covariates: Covariates = None,
     force: Force = False,
 ) -> None:
     """Predict the labels of a model's head from ECGs into a table; exit code 1 when nothing could be predicted.
@@ -88,7 +92,7 @@ def predict(
     """
     said = {"rate_hz": rate, "leads": _names(leads), "unit": unit}
     how = _how(batch_size, windows, aggregate, short, only_leads, workers)
-    _run("predict", (model, head, device, dtype), inputs, out, said, how, force)
+    _run("predict", (model, head, device, dtype), inputs, out, said, how, force, covariates)
 
 
 def _how(
@@ -107,6 +111,7 @@ def _run(
     said: dict[str, Any],
     how: dict[str, Any],
     force: bool,
+    covariates: Path | None = None,
 ) -> None:
     with user_errors():
         from ecgcmr.hub.bulk import write_table
@@ -114,6 +119,10 @@ def _run(
         from ecgcmr.hub.model import load_model
         from ecgcmr.hub.stream import StreamOptions
 
+        if covariates is not None:
+            from ecgcmr.hub.covariates import read_covariates
+
+            how["covariates"] = read_covariates(covariates)
         options, declared = StreamOptions(**how), Declared(**said)
         loaded = load_model(*model)
         with progress_bar("embedding" if verb == "embed" else "predicting", "recordings") as update:

@@ -21,6 +21,7 @@ _HOMES = {
     "validate_cohort": "validate",
     "summarize": "info",
     "PairedDataset": "dataset",
+    "MixedDataset": "mixture",
     "LabelStatistics": "labels",
     "DatasetOptions": "dataset",
     "BatchSampler": "sampler",

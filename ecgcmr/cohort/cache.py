@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import mmap
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
@@ -22,6 +24,9 @@ from ecgcmr.cohort.tables import sha256
 logger = logging.getLogger(__name__)
 
 _DATA, _META = "data.npy", "meta.json"
+KEEP_MAPPED = 256 * 2**20
+"""How much of a mapped file a process holds at most [bytes]."""
+_AROUND = 2 * 2**16
 Progress = Callable[[int, int], None]
 # builder(rows, allocate): calls allocate(item_shape) once, fills the array it got; returns row -> reason of refusal
 Allocate = Callable[[tuple[int, ...]], NDArray[Any]]
@@ -41,6 +46,24 @@ class PreparedArray:
     data: NDArray[Any]
     refused: dict[int, str]
     folder: Path | None
+    _mapped: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Copy rows (B,) out of the array, (B, ...).
+
+        What is read of a mapped file counts as memory of the process until the system needs it. Every `KEEP_MAPPED`
+        bytes the process lets go of it, so that it stays small whatever the size of the file; the file's pages stay in
+        the cache of the system, where all processes share them.
+        """
+        found: NDArray[Any] = self.data[rows]
+        mapping = getattr(self.data, "_mmap", None)
+        if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+            # A row that is looked up brings neighboring pages with it.
+            self._mapped[0] += len(rows) * (self.data[:1].nbytes + _AROUND)
+            if self._mapped[0] > KEEP_MAPPED:
+                mapping.madvise(mmap.MADV_DONTNEED)
+                self._mapped[0] = 0
+        return found
 
 
 def prepared(
@@ -139,3 +162,16 @@ def split_rows(rows: Sequence[int] | NDArray[np.int64], size: int) -> list[NDArr
     """Rows in blocks of at most `size`."""
     array = np.asarray(rows, dtype=np.int64)
     return [array[start : start + size] for start in range(0, len(array), size)]
+
+
+def gather(
+    array: PreparedArray | None, rows: NDArray[np.int64], shape: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of a prepared array as a tensor, zeros where the row is -1, and which rows are real."""
+    has = rows >= 0
+    if array is None:
+        return torch.zeros((len(rows), *shape)), torch.zeros(len(rows), dtype=torch.bool)
+    values = array.take(np.maximum(rows, 0)) if len(array.data) else np.zeros((len(rows), *shape), array.data.dtype)
+    if not has.all():
+        values[~has] = 0
+    return torch.from_numpy(np.ascontiguousarray(values)), torch.from_numpy(has)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ecgcmr.cohort.batch import Batch
-from ecgcmr.cohort.cache import PreparedArray, first_reasons, prepared
+from ecgcmr.cohort.cache import PreparedArray, first_reasons, gather, prepared
 from ecgcmr.cohort.labels import LabelStatistics, check_label_names, item_labels, label_statistics
+from ecgcmr.cohort.pairing import nearest_studies
 from ecgcmr.cohort.prepare import cmr_builder, ecg_builder
+from ecgcmr.cohort.schema import LabelSpec
 from ecgcmr.cohort.store import Cohort
+from ecgcmr.cohort.tabular import TabularColumn, covariate_of, encode_items
 
 if TYPE_CHECKING:
     from ecgcmr.cmr.preprocessing import CmrPipeline
@@ -83,6 +86,7 @@ class PairedDataset:
     Attributes:
         subjects: Subject of each item (n,).
         label_names: The labels (K,).
+        tabular_columns: Columns that are inputs, empty until `with_tabular`.
         recording_rows: Row in `cohort.recordings` of each item (n,), -1 without.
         study_rows: Row in `cohort.studies` of each item (n,), -1 without.
         dropped: What the pipelines refused among the items of these subjects.
@@ -106,6 +110,7 @@ class PairedDataset:
         self.options = options or DatasetOptions()
         self.ecg_pipeline, self.cmr_pipeline = ecg_pipeline, cmr_pipeline
         self.label_names = tuple(labels)
+        self.tabular_columns: tuple[TabularColumn, ...] = ()
         check_label_names(cohort, self.label_names)
         self._ecg = self._prepare_ecg() if ecg_pipeline is not None else None
         self._cmr = self._prepare_cmr() if cmr_pipeline is not None else None
@@ -115,7 +120,7 @@ class PairedDataset:
         pipeline, dtype = self.ecg_pipeline, self.options.ecg_dtype
         assert pipeline is not None
         about = {"kind": "ecg", "pipeline": pipeline.to_dict()}
-        spec = (len(self.cohort.recordings), dtype)
+        spec = (len(self.cohort.columns("recordings", ["subject"])), dtype)
         key = f"ecg-{pipeline.fingerprint()[:16]}-{dtype}"
         return prepared(self.cohort, key, about, ecg_builder(self.cohort, pipeline), spec, self.options.cache_dir)
 
@@ -123,7 +128,7 @@ class PairedDataset:
         pipeline, view = self.cmr_pipeline, self.options.view
         assert pipeline is not None
         about = {"kind": "cmr", "view": view, "pipeline": pipeline.to_dict()}
-        spec = (len(self.cohort.studies), "uint8")
+        spec = (len(self.cohort.columns("studies", ["subject"])), "uint8")
         key = f"cmr-{view}-{pipeline.fingerprint()[:16]}"
         builder = cmr_builder(self.cohort, pipeline, view)
         return prepared(self.cohort, key, about, builder, spec, self.options.cache_dir)
@@ -134,9 +139,9 @@ class PairedDataset:
         if len(strangers):
             raise ValueError(f"{self.cohort.path}: there is no subject {int(strangers[0])} in this cohort")
         self.dropped: list[Dropped] = []
-        recordings = self._usable("ecg", self.cohort.recordings, self._ecg, wanted)
-        studies = self._usable("cmr", self.cohort.studies, self._cmr, wanted)
-        paired = recordings.assign(study=self._study_of(recordings, studies))
+        recordings = self._usable("ecg", self.cohort.columns("recordings", ["subject"]), self._ecg, wanted)
+        studies = self._usable("cmr", self.cohort.columns("studies", ["subject", "view"]), self._cmr, wanted)
+        paired = recordings.assign(study=nearest_studies(recordings, studies, self.cohort.pairs))
         alone = studies.drop_duplicates("subject")
         alone = alone[~alone["subject"].isin(recordings["subject"])]
         alone = pd.DataFrame({"subject": alone["subject"], "row": -1, "study": alone["row"]})
@@ -161,16 +166,7 @@ class PairedDataset:
         labels = self._item_labels()
         self._label_mask = torch.from_numpy(~np.isnan(labels))
         self._labels = torch.from_numpy(np.nan_to_num(labels, nan=0.0).astype(np.float32))
-
-    def _study_of(self, recordings: pd.DataFrame, studies: pd.DataFrame) -> NDArray[np.int64]:
-        """Row of the study that each recording is paired with (n,), -1 without."""
-        if self.cohort.pairs is None:
-            keys, first = recordings["subject"], studies.drop_duplicates("subject").set_index("subject")["row"]
-        else:
-            near = self.cohort.pairs[self.cohort.pairs["study"].isin(studies["row"])]
-            near = near.sort_values(["recording", "rank"], kind="stable").drop_duplicates("recording")
-            keys, first = recordings["row"], near.set_index("recording")["study"]
-        return keys.map(first).fillna(-1).to_numpy(dtype=np.int64)
+        self._encode_tabular()
 
     def _usable(
         self, kind: str, table: pd.DataFrame, array: PreparedArray | None, wanted: NDArray[np.int64]
@@ -219,9 +215,23 @@ class PairedDataset:
     def _item_labels(self) -> NDArray[np.float64]:
         return item_labels(self.cohort, self.label_names, self.subjects, self.recording_rows)
 
+    @property
+    def label_specs(self) -> Mapping[str, LabelSpec]:
+        """Meaning of each label of the cohort, by name."""
+        return self.cohort.label_specs
+
+    def label_values(self, name: str) -> NDArray[np.float64]:
+        """Values of a label of the cohort, of each item (n,), NaN where it is missing."""
+        return item_labels(self.cohort, [name], self.subjects, self.recording_rows)[:, 0]
+
     def __len__(self) -> int:
         """Number of items."""
         return len(self.subjects)
+
+    @property
+    def where(self) -> str:
+        """Folder of the cohort, for messages."""
+        return str(self.cohort.path)
 
     @property
     def unique_subjects(self) -> NDArray[np.int64]:
@@ -245,8 +255,8 @@ class PairedDataset:
             indices: Positions (B,) in 0 ... len - 1.
         """
         picked = np.asarray(indices, dtype=np.int64)
-        ecg, has_ecg = _gather(self._ecg, self.recording_rows[picked], self.ecg_shape)
-        cmr, has_cmr = _gather(self._cmr, self.study_rows[picked], self.cmr_shape)
+        ecg, has_ecg = gather(self._ecg, self.recording_rows[picked], self.ecg_shape)
+        cmr, has_cmr = gather(self._cmr, self.study_rows[picked], self.cmr_shape)
         chosen = torch.from_numpy(picked)
         return Batch(
             ecg=ecg.float(),
@@ -257,7 +267,25 @@ class PairedDataset:
             labels=self._labels[chosen],
             label_mask=self._label_mask[chosen],
             group=self._group_tensor[chosen],
+            tabular=self._tabular[chosen],
+            tabular_mask=self._tabular_mask[chosen],
         )
+
+    def covariate(self, name: str) -> NDArray[Any] | None:
+        """Values of a label or a column of subjects.parquet, of each item (n,); None if the cohort has neither."""
+        return covariate_of(self, name)
+
+    def with_tabular(self, columns: Sequence[TabularColumn]) -> PairedDataset:
+        """The same data set whose batches have tabular inputs; a column that the cohort lacks is missing."""
+        other = object.__new__(PairedDataset)
+        other.__dict__.update(self.__dict__)
+        other.tabular_columns = tuple(columns)
+        other._encode_tabular()
+        return other
+
+    def _encode_tabular(self) -> None:
+        values, known = encode_items(self)
+        self._tabular, self._tabular_mask = torch.from_numpy(values), torch.from_numpy(known)
 
     def subset(self, subjects: ArrayLike) -> PairedDataset:
         """The same data set with fewer subjects, for label draws; prepared arrays are shared.
@@ -284,16 +312,3 @@ class PairedDataset:
         values = self._item_labels()[chosen]
         specs = self.cohort.label_specs
         return {name: label_statistics(specs[name], values[:, k]) for k, name in enumerate(self.label_names)}
-
-
-def _gather(
-    array: PreparedArray | None, rows: NDArray[np.int64], shape: tuple[int, ...]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of a prepared array as a tensor, zeros where the row is -1, and which rows are real."""
-    has = rows >= 0
-    if array is None:
-        return torch.zeros((len(rows), *shape)), torch.zeros(len(rows), dtype=torch.bool)
-    values = array.data[np.maximum(rows, 0)] if len(array.data) else np.zeros((len(rows), *shape), array.data.dtype)
-    if not has.all():
-        values[~has] = 0
-    return torch.from_numpy(np.ascontiguousarray(values)), torch.from_numpy(has)

@@ -47,7 +47,7 @@ def item_labels(
         subjects: Subject of each item (n,).
         recording_rows: Row in recordings of each item (n,), -1 without.
     """
-    values = cohort.labels.reindex(columns=list(names)).loc[subjects].to_numpy(dtype=np.float64)
+    values = cohort.columns("labels", names).loc[subjects].to_numpy(dtype=np.float64)
     own = [name for name in names if cohort.label_specs[name].level == "recording"]
     with_ecg = np.flatnonzero(recording_rows >= 0)
     if own and len(with_ecg):

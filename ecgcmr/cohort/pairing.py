@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -68,3 +69,20 @@ def count_pairs(recordings: pd.DataFrame, studies: pd.DataFrame, pairs: pd.DataF
         unpaired={reason: count for reason, count in reasons.items() if count},
         studies_alone=int((~studies["study"].isin(pairs["study"])).sum()),
     )
+
+
+def nearest_studies(recordings: pd.DataFrame, studies: pd.DataFrame, pairs: pd.DataFrame | None) -> NDArray[np.int64]:
+    """Row of the study that each recording is paired with (n,), -1 without.
+
+    Args:
+        recordings: Columns subject and row, of the recordings that can be used.
+        studies: The same of the studies.
+        pairs: As `pair` made them; None pairs a recording with the subject's first study.
+    """
+    if pairs is None:
+        keys, first = recordings["subject"], studies.drop_duplicates("subject").set_index("subject")["row"]
+    else:
+        near = pairs[pairs["study"].isin(studies["row"])]
+        near = near.sort_values(["recording", "rank"], kind="stable").drop_duplicates("recording")
+        keys, first = recordings["row"], near.set_index("recording")["study"]
+    return keys.map(first).fillna(-1).to_numpy(dtype=np.int64)

@@ -87,8 +87,12 @@ def write_stream(path: Path, tables: Iterable[pa.Table]) -> str:
     return sha256(path)
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Read a parquet table.
+
+    Args:
+        path: The file.
+        columns: What to read, in this order; those that are not there are left out. None reads all.
 
     Raises:
         FileNotFoundError: The file is absent.
@@ -97,7 +101,11 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; run `ecgcmr cohort validate {path.parent}`")
     try:
-        return pq.read_table(path, use_threads=False).to_pandas()
+        if columns is None:
+            return pq.read_table(path, use_threads=False).to_pandas()
+        with pq.ParquetFile(path) as file:
+            there = set(file.schema_arrow.names)
+            return file.read([name for name in columns if name in there], use_threads=False).to_pandas()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: not a readable parquet table ({error})") from error
 

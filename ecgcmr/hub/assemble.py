@@ -8,7 +8,9 @@ from dataclasses import replace
 from inspect import signature
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ecgcmr.ecg.leads import LEADS
@@ -49,7 +51,10 @@ def with_head(weights: Weights, other: Weights) -> Weights:
             raise ValueError(f"{one.folder}: these weights have no {name!r}; they have {', '.join(one.modules)}")
     encoder: Any = weights.modules["ecg"]
     head: Any = other.modules["head"]
-    width, reads = int(encoder.embed_dim), int(head.config["in_features"])
+    options = other.config.get("head_options", {})
+    beside: dict[str, Any] = {"tabular": other.modules["tabular"]} if options.get("tabular") else {}
+    covariates = sum(int(part.embed_dim) for part in beside.values())
+    width, reads = int(encoder.embed_dim), int(head.config["in_features"]) - covariates
     if width != reads:
         raise ValueError(
             f"the head of {other.folder} reads embeddings of width {reads}, the encoder of {weights.folder} gives "
@@ -65,10 +70,10 @@ def with_head(weights: Weights, other: Weights) -> Weights:
     config = {
         **weights.config,
         "labels": other.config["labels"],
-        "head_options": other.config.get("head_options", {}),
+        "head_options": options,
         "head_from": {"name": other.config["name"], "sha256": other.config["sha256"]},
     }
-    return replace(weights, modules={**weights.modules, "head": head}, config=config)
+    return replace(weights, modules={**weights.modules, **beside, "head": head}, config=config)
 
 
 def _same_tensors(one: nn.Module, other: nn.Module) -> bool:
@@ -90,3 +95,26 @@ def visible_patches(encoder: nn.Module, leads: Sequence[str]) -> Tensor:
         )
     rows = torch.tensor([LEADS.index(lead) for lead in leads])
     return (rows[:, None] * int(given.windows) + torch.arange(int(given.windows))).reshape(1, -1)
+
+
+class UnitRows(nn.Module):
+    """Scale rows to length 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale (B, D)."""
+        return nn.functional.normalize(x, dim=-1)
+
+
+@torch.no_grad()
+def run_in_batches(
+    module: nn.Module, inputs: list[Tensor], batch_size: int, device: torch.device
+) -> NDArray[np.float32]:
+    """Outputs (N, D) of a module for inputs of one shape, a batch at a time."""
+    out = []
+    for start in range(0, len(inputs), batch_size):
+        batch = torch.stack(inputs[start : start + batch_size]).to(device)
+        out.append(module(batch).float().cpu())
+    if not out:
+        raise ValueError("nothing to embed: the list is empty")
+    embedded: NDArray[np.float32] = torch.cat(out).numpy()
+    return embedded

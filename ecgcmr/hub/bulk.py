@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -145,6 +146,9 @@ def _plan(
         "files": files.hexdigest(),
         "items_of_a_part": items_of_a_part,
     }
+    if options.covariates is not None:
+        values = pd.DataFrame(options.covariates, index=[0] if isinstance(options.covariates, dict) else None)
+        plan["covariates"] = hashlib.sha256(values.to_csv().encode()).hexdigest()
     return json.dumps(plan, sort_keys=True)
 
 

@@ -124,3 +124,10 @@ def needs_approval(provenance: str) -> bool:
 def is_stated(text: str) -> bool:
     """Tell whether a field of a card says something."""
     return bool(text.strip()) and text.strip().lower() not in NOT_STATED
+
+
+def cohorts_of(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Give cohort, split and hash of the split of each cohort that a run learned from; empty if it does not say."""
+    if run.get("sources"):
+        return [dict(one) for one in run["sources"]]
+    return [dict(run)] if "cohort" in run else []

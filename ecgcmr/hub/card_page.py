@@ -36,9 +36,21 @@ def render_card(card: Card, config: Mapping[str, Any]) -> str:
     lines += ["## Use", "", "```python", "import ecgcmr", "", 'model = ecgcmr.load_model("local-dir:THIS_FOLDER")']
     if "ecg" in config["modules"]:
         lines += ['embedding = model.embed("recording.hea")  # (1, D)']
+    beside = config["modules"]["tabular"]["columns"] if config.get("head_options", {}).get("tabular") else []
     if "ecg" in config["modules"] and config["labels"]:
-        lines += ['table = model.predict("recording.hea")  # one column for each label']
+        known = f", covariates={ {column['name']: None for column in beside} }" if beside else ""
+        lines += [f'table = model.predict("recording.hea"{known})  # one column for each label']
     lines += ["```", "", "## What it is", "", *_facts(card, config), ""]
+    if beside:
+        lines += [
+            "## Inputs beside the ECG",
+            "",
+            "None where a value is not known.",
+            "",
+            "| column | values |",
+            "|---|---|",
+        ]
+        lines += [f"| {column['name']} | {_values(column)} |" for column in beside] + [""]
     if config["labels"]:
         lines += ["## Outputs", "", "| label | kind | unit |", "|---|---|---|"]
         lines += [f"| {label['name']} | {label['kind']} | {label['unit'] or '-'} |" for label in config["labels"]]
@@ -50,6 +62,13 @@ def render_card(card: Card, config: Mapping[str, Any]) -> str:
         lines += ["## How it was made", "", "```", card.command.strip(), "```", ""]
     lines += ["## Intended use", "", card.intended_use, "", "## Limits", "", card.limits, ""]
     return "\n".join(lines)
+
+
+def _values(column: Mapping[str, Any]) -> str:
+    """What a covariate may be."""
+    if column["kind"] == "category":
+        return ", ".join(column["levels"])
+    return "0 or 1" if column["kind"] == "binary" else f"number [{column['unit'] or '-'}]"
 
 
 def add_approval(page: str, approval: str) -> str:

@@ -110,8 +110,11 @@ def recipe_outputs(
         if f"{name}_projection" in quiet:
             outputs[f"{name}_projection"] = quiet[f"{name}_projection"](embedding)
         if name == "ecg" and "head" in quiet:
-            double = config.get("head_options", {}).get("double_fc_norm")
-            outputs["head"] = quiet["head"].predict(quiet["ecg"].fc_norm(embedding) if double else embedding)
+            options = config.get("head_options", {})
+            reads = quiet["ecg"].fc_norm(embedding) if options.get("double_fc_norm") else embedding
+            if options.get("tabular"):  # of whom nothing else is known
+                reads = torch.cat([reads, quiet["tabular"](quiet["tabular"].unknown(len(reads)))], dim=1)
+            outputs["head"] = quiet["head"].predict(reads)
     return outputs
 
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ecgcmr.cmr.cine import Cine
+from ecgcmr.hub.covariates import Covariates
+from ecgcmr.hub.inputs import EcgItem
 from ecgcmr.hub.model import LoadedModel
 from ecgcmr.hub.onnx_model import OnnxModel
 from ecgcmr.hub.tables import Verb
@@ -74,7 +76,15 @@ class ExportedModel(LoadedModel):
         return nn.Identity()  # stands for the graph; `_compute` runs it
 
     @torch.no_grad()
-    def _compute(self, verb: Verb, encoder: nn.Module, ecg_BLT: Tensor, leads: tuple[str, ...]) -> Tensor:
+    def _compute(
+        self,
+        verb: Verb,
+        known: Covariates | None,
+        encoder: nn.Module,
+        ecg_BLT: Tensor,
+        leads: tuple[str, ...],
+        items: list[EcgItem],
+    ) -> Tensor:
         return torch.from_numpy(self.backend.compute(verb, ecg_BLT.numpy(), leads))
 
 

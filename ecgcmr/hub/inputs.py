@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,11 +54,13 @@ class EcgItem:
         name: The file as the user named it, with `#row` in a file of several; the position in a list for others.
         read: Reads it; raises what the reader raises.
         about: Its numbers in a cohort: `recording` and `subject`.
+        position: Its place among all that were asked for, from 0.
     """
 
     name: str
     read: Callable[[], EcgRecording]
     about: Mapping[str, int] = field(default_factory=dict)
+    position: int = 0
 
 
 class EcgInputs:
@@ -100,8 +102,8 @@ class EcgInputs:
             raise ValueError("nothing to embed: the list is empty")
 
     def __iter__(self) -> Iterator[EcgItem]:
-        for part in self._parts:
-            yield from part()
+        items = (item for part in self._parts for item in part())
+        return (replace(item, position=position) for position, item in enumerate(items))
 
     def _add(self, one: Any, position: str, alone: bool) -> None:
         if isinstance(one, EcgRecording):

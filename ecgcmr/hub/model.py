@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from ecgcmr.ecg.leads import LEADS
 from ecgcmr.ecg.reduced import canonical_leads
-from ecgcmr.hub.assemble import choose_device, visible_patches, with_head
+from ecgcmr.hub.assemble import UnitRows, choose_device, run_in_batches, visible_patches, with_head
+from ecgcmr.hub.covariates import Covariates, covariates_for, with_covariates
 from ecgcmr.hub.export_folder import EXPORT
-from ecgcmr.hub.inputs import Declared, EcgInputs
+from ecgcmr.hub.inputs import Declared, EcgInputs, EcgItem
 from ecgcmr.hub.intervals import checked_interval
 from ecgcmr.hub.progress import counting
 from ecgcmr.hub.source import resolve_source
@@ -131,7 +132,7 @@ class LoadedModel:
             leads: Lead names of the rows, likewise.
             unit: mV, uV, V, or z where the voltage is lost, likewise.
             batch_size: Windows computed at a time.
-            **options: windows, aggregate, short, only_leads, workers, progress; see `StreamOptions`.
+            **options: windows, aggregate, short, only_leads, workers, progress, covariates; see `StreamOptions`.
 
         Returns:
             (N, D) float32, in the order of the items. Among many, one that cannot be read has a row of NaN, and a
@@ -186,20 +187,24 @@ class LoadedModel:
         encoder, pipeline = self._module("cmr"), self._weights.cmr_pipeline
         assert pipeline is not None
         cines = list(cine) if isinstance(cine, Sequence) else [cine]
-        return self._run(encoder, [torch.from_numpy(pipeline(one)).float() / 255.0 for one in cines], batch_size)
+        prepared = [torch.from_numpy(pipeline(one)).float() / 255.0 for one in cines]
+        return run_in_batches(encoder, prepared, batch_size, self.device)
 
     def project(self, embedding: NDArray[np.float32], modality: str = "ecg") -> NDArray[np.float32]:
         """Map embeddings (B, D) of a modality into the shared space, (B, P), each of length 1."""
         projection = self._module(f"{modality}_projection")
-        return self._run(nn.Sequential(projection, _Unit()), list(torch.from_numpy(embedding)), len(embedding))
+        module = nn.Sequential(projection, UnitRows())
+        return run_in_batches(module, list(torch.from_numpy(embedding)), len(embedding), self.device)
 
     @torch.no_grad()
-    def predict_from(self, embedding: Tensor) -> Tensor:
-        """Predict (B, K) from embeddings (B, D), in original units and probabilities."""
+    def predict_from(self, embedding: Tensor, known: Tensor | None = None) -> Tensor:
+        """Predict (B, K) from embeddings (B, D) and, if the head needs them, covariates, in units and probabilities."""
         head: Any = self._module("head")
         if self.config["head_options"].get("double_fc_norm"):
             encoder: Any = self._module("ecg")
             embedding = encoder.fc_norm(embedding)
+        if self.config["head_options"].get("tabular"):
+            embedding = with_covariates(self._weights.modules, embedding, known)
         predicted: Tensor = head.predict(embedding)
         return predicted
 
@@ -220,10 +225,12 @@ class LoadedModel:
         only = None if options.only_leads is None else canonical_leads(list(options.only_leads))
         n_samples = int(self.config["ecg"]["n_samples"])
         cut = Cutter(pipeline, n_samples, options.windows, options.short, only)
+        known = None
         if verb == "predict":
             self._module("head")
+            known = covariates_for(self._weights.modules, self.config, options.covariates, inputs)
         items = (item for number, item in enumerate(inputs) if number >= skip)
-        return stream(items, cut, partial(self._compute, verb, encoder), options, chunk)
+        return stream(items, cut, partial(self._compute, verb, known, encoder), options, chunk)
 
     def table_maker(self, verb: Verb, options: StreamOptions, from_cohort: bool) -> TableMaker:
         """The columns and attributes of this model's tables."""
@@ -275,7 +282,15 @@ class LoadedModel:
         return table
 
     @torch.no_grad()
-    def _compute(self, verb: Verb, encoder: nn.Module, ecg_BLT: Tensor, leads: tuple[str, ...]) -> Tensor:
+    def _compute(
+        self,
+        verb: Verb,
+        known: Covariates | None,
+        encoder: nn.Module,
+        ecg_BLT: Tensor,
+        leads: tuple[str, ...],
+        items: list[EcgItem],
+    ) -> Tensor:
         """Embeddings (B, D) or predictions (B, K) of windows that have the same leads."""
         ecg_BLT = ecg_BLT.to(self.device)
         with self._autocast():
@@ -285,7 +300,7 @@ class LoadedModel:
                 keep = visible_patches(encoder, leads).to(self.device)
                 embedding = encoder(ecg_BLT, keep=keep.expand(len(ecg_BLT), -1))
         embedding = embedding.float()
-        return embedding if verb == "embed" else self.predict_from(embedding)
+        return embedding if verb == "embed" else self.predict_from(embedding, known.of(items) if known else None)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.dtype == "float32":
@@ -299,21 +314,3 @@ class LoadedModel:
         if name not in modules:
             raise ValueError(f"{self._weights.folder}: these weights have no {name!r}; they have {', '.join(modules)}")
         return modules[name]
-
-    @torch.no_grad()
-    def _run(self, module: nn.Module, inputs: list[Tensor], batch_size: int) -> NDArray[np.float32]:
-        out = []
-        for start in range(0, len(inputs), batch_size):
-            batch = torch.stack(inputs[start : start + batch_size]).to(self.device)
-            out.append(module(batch).float().cpu())
-        if not out:
-            raise ValueError("nothing to embed: the list is empty")
-        embedded: NDArray[np.float32] = torch.cat(out).numpy()
-        return embedded
-
-
-class _Unit(nn.Module):
-    """Scale rows to length 1."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.normalize(x, dim=-1)

@@ -11,12 +11,18 @@ from typing import Any
 import torch
 import yaml
 
-from ecgcmr.hub.card import Card, is_stated, provenance_kinds
+from ecgcmr.hub.card import Card, cohorts_of, is_stated, provenance_kinds
 from ecgcmr.hub.source import resolve_source
 from ecgcmr.hub.weights import Weights, load_weights, save_weights
 
-MODULES = ("ecg", "ecg_projection", "cmr", "cmr_projection", "head", "ecg_decoder")
-_ENCODER_OF = {"ecg_projection": "ecg", "head": "ecg", "ecg_decoder": "ecg", "cmr_projection": "cmr"}
+MODULES = ("ecg", "ecg_projection", "cmr", "cmr_projection", "head", "ecg_decoder", "tabular", "tabular_projection")
+_ENCODER_OF = {
+    "ecg_projection": "ecg",
+    "head": "ecg",
+    "ecg_decoder": "ecg",
+    "cmr_projection": "cmr",
+    "tabular_projection": "tabular",
+}
 # What changes nothing of what a module computes once it is trained.
 _TRAINING_ONLY = ("drop_path", "learn_positions", "preset", "pretrained", "channels_last")
 
@@ -185,15 +191,14 @@ def _differing(one: Weights, other: Weights, name: str) -> list[str]:
 def _check_splits(loaded: Sequence[Weights]) -> None:
     splits: dict[str, tuple[Any, Path]] = {}
     for weights in loaded:
-        run = weights.config["run"]
-        if "cohort" not in run:
-            continue
-        split, folder = splits.setdefault(str(run["cohort"]), (run.get("split_sha256"), weights.folder))
-        if split != run.get("split_sha256"):
-            raise ValueError(
-                f"{weights.folder} and {folder} were trained with different splits of the cohort {run['cohort']!r}: "
-                "training subjects of one may be test subjects of the other; train all stages on one split"
-            )
+        for one in cohorts_of(weights.config["run"]):
+            split, folder = splits.setdefault(str(one["cohort"]), (one.get("split_sha256"), weights.folder))
+            if split != one.get("split_sha256"):
+                raise ValueError(
+                    f"{weights.folder} and {folder} were trained with different splits of the cohort "
+                    f"{one['cohort']!r}: training subjects of one may be test subjects of the other; train all stages "
+                    "on one split"
+                )
 
 
 def _packed_card(loaded: Sequence[Weights], fields: Mapping[str, Any]) -> Card:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -19,8 +19,11 @@ from ecgcmr.ecg.leads import LEADS
 from ecgcmr.hub.inputs import EcgItem
 from ecgcmr.hub.windows import Cutter, Short, Window, Windows
 
+if TYPE_CHECKING:
+    from ecgcmr.hub.covariates import CovariatesLike
+
 Aggregate = Literal["mean", "none"]
-Compute = Callable[[Tensor, tuple[str, ...]], Tensor]
+Compute = Callable[[Tensor, tuple[str, ...], list[EcgItem]], Tensor]
 Progress = Callable[[int, int], None]
 
 _WINDOWS_AHEAD = 64  # what a thread prepares of one recording; the rest of a long one is cut when its turn comes
@@ -35,6 +38,7 @@ class StreamKeywords(TypedDict, total=False):
     only_leads: Iterable[str] | None
     workers: int | None
     progress: Progress | bool
+    covariates: CovariatesLike | None
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class StreamOptions:
         only_leads: Use no other leads than these.
         workers: Threads that read and prepare; None for one for each core, at most 8.
         progress: Called with (done, total) recordings; True draws a bar on a terminal.
+        covariates: What a head that reads more than the ECG must know; see `ecgcmr.hub.covariates.Covariates`.
     """
 
     batch_size: int = 64
@@ -59,6 +64,7 @@ class StreamOptions:
     only_leads: Iterable[str] | None = None
     workers: int | None = None
     progress: Progress | bool = False
+    covariates: CovariatesLike | None = None
 
     def __post_init__(self) -> None:
         if self.aggregate not in ("mean", "none"):
@@ -140,7 +146,7 @@ def stream(
     Args:
         items: What to read.
         cut: Makes windows of a recording.
-        compute: Windows (B, 12, T) that have the same leads, and these leads, to outputs (B, K).
+        compute: Windows (B, 12, T) that have the same leads, these leads, and whose they are, to outputs (B, K).
         options: Batch size, aggregation, threads.
         chunk: Items of a chunk.
     """
@@ -159,7 +165,8 @@ def _chunk(
 
     def flush(leads: tuple[str, ...]) -> None:
         batch = waiting.pop(leads)
-        found = compute(torch.from_numpy(np.stack([window.samples for _, _, window in batch])), leads)
+        samples = torch.from_numpy(np.stack([window.samples for _, _, window in batch]))
+        found = compute(samples, leads, [one.item for one, _, _ in batch])
         for (one, number, _), values in zip(batch, found.cpu().numpy(), strict=True):
             one.add(number, values, keep)
 

@@ -43,7 +43,8 @@ class Weights:
     """A loaded weights folder.
 
     Attributes:
-        modules: By name: ecg, cmr, ecg_projection, cmr_projection, head, ecg_decoder; in evaluation mode on the CPU.
+        modules: By name: ecg, cmr, tabular, each with its NAME_projection, head, ecg_decoder; in evaluation mode on the
+            CPU.
         ecg_pipeline: What prepared the ECGs; None if there is no ECG module.
         cmr_pipeline: What prepared the cines; None if there is no CMR module.
         config: Content of config.json, in this version's format.
@@ -84,7 +85,8 @@ def save_weights(
         ecg_pipeline: What prepared the training ECGs; needed with a module `ecg`.
         cmr_pipeline: What prepared the training cines; needed with a module `cmr`.
         card: What must be said about the weights (`ecgcmr.hub.card.Card`).
-        head_options: How the head reads the embedding, where that is not plain: {"double_fc_norm": True}.
+        head_options: How the head reads the embedding, where that is not plain: {"double_fc_norm": True};
+            {"tabular": True} if it reads the embedding of the module `tabular` behind it.
         dtype: float32, or float16 to store matrices in half precision; a loader computes in float32 all the same.
         exact: Names of modules that stay in float32 where the others go to half precision.
 
@@ -103,6 +105,8 @@ def save_weights(
     for name, pipeline in (("ecg", ecg_pipeline), ("cmr", cmr_pipeline)):
         if name in modules and pipeline is None:
             raise ValueError(f"{folder}: the module {name!r} cannot be saved without its {name}_pipeline")
+    if (head_options or {}).get("tabular") and "tabular" not in modules:
+        raise ValueError(f"{folder}: the head reads tabular inputs and cannot be saved without the module 'tabular'")
     ecg_pipeline = ecg_pipeline if _has(modules, "ecg") else None
     cmr_pipeline = cmr_pipeline if _has(modules, "cmr") else None
     stored = to_storage(modules, dtype, exact)
@@ -244,7 +248,8 @@ def _ecg_input(configs: Mapping[str, Any], pipeline: EcgPipeline | None) -> dict
 def _with_new_head(config: dict[str, Any], labels: Sequence[Mapping[str, str]], path: Path) -> dict[str, Any]:
     modules = config["modules"]
     old = modules.get("head") or {}
-    width = old.get("in_features") or modules.get("ecg", {}).get("width")
+    covariates = modules["tabular"]["width"] if config["head_options"].get("tabular") else 0
+    width = (old.get("in_features") or covariates) - covariates or modules.get("ecg", {}).get("width")
     if width is None:
         raise ValueError(f"{path}: no head can be reset, for there is no ECG encoder whose embedding it could read")
     if not labels:

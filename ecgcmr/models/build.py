@@ -15,6 +15,7 @@ from ecgcmr.models.ecg_wav2vec import EcgWav2Vec
 from ecgcmr.models.heads import ClassHead, PredictionHead
 from ecgcmr.models.positions import interpolate_table
 from ecgcmr.models.projection import NormProjection, ProjectionHead
+from ecgcmr.models.tabular import TabularEncoder
 
 
 def _cmr_encoder(config: dict[str, Any]) -> nn.Module:
@@ -34,6 +35,7 @@ BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "norm_projection": NormProjection,
     "prediction_head": PredictionHead,
     "class_head": ClassHead,
+    "tabular_encoder": TabularEncoder,
 }
 
 # Layers that another pooling needs and pretraining may not have had.

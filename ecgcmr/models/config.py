@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from ecgcmr.cohort.tabular import TabularColumn
 from ecgcmr.models.presets import DECODER_PRESETS, ECG_PRESETS, preset_sizes
 
 LabelKind = Literal["regression", "binary"]
@@ -251,6 +252,23 @@ class NormProjectionConfig(StrictConfig):
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
+class TabularConfig(StrictConfig):
+    """The encoder of tabular inputs: one hidden layer over features and masks.
+
+    Attributes:
+        columns: What the features are; empty in a run file (they follow from data.tabular), set in a built module.
+        hidden: Width of the hidden layer.
+        width: Width of the embedding.
+        dropout: Share of hidden units left out in training.
+    """
+
+    kind: Literal["tabular_encoder"] = "tabular_encoder"
+    columns: tuple[TabularColumn, ...] = ()
+    hidden: int = Field(default=64, gt=0)
+    width: int = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
 class HeadLabel(StrictConfig):
     """One output of a prediction head."""
 
@@ -290,3 +308,4 @@ class ModelConfig(StrictConfig):
     cmr: CmrEncoderConfig = CmrEncoderConfig()
     projection: ProjectionConfig = ProjectionConfig()
     head: HeadConfig = HeadConfig()
+    tabular: TabularConfig = TabularConfig()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,7 @@ class Objective(nn.Module):
     """
 
     loss_weights: Mapping[str, float]
+    reads_tabular: ClassVar[bool] = False
 
     def represent(self, batch: Batch, generator: object | None = None) -> dict[str, Tensor]:
         """Compute what `compare` needs of each sample; all trained parameters take part.
@@ -116,7 +117,8 @@ class Objective(nn.Module):
     def encoders(self) -> dict[str, nn.Module]:
         """Name the parts that are exported as weights.
 
-        Keys among `ecg`, `cmr`, `ecg_projection`, `cmr_projection`, `head`, `ecg_decoder`.
+        Keys among `ecg`, `cmr`, `tabular`, each with `_projection` too, `head` and `ecg_decoder`. A head beside a
+        `tabular` encoder reads the embedding of the signal and that of the tabular inputs one behind the other.
         """
         raise TypeError(f"{type(self).__name__} must define encoders()")
 

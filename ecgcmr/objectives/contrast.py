@@ -15,6 +15,9 @@ from ecgcmr.objectives.modules import wide
 MAX_LOGITS = 2**24
 """How many similarities are held at once where no gradient is needed; a whole validation set may have more."""
 
+PIECE_LOGITS = 2**22
+"""How many a piece has where there are more: a dozen tensors of this size are alive at once."""
+
 WHOLE = slice(None)
 
 
@@ -24,7 +27,7 @@ def unit_rows(x: Tensor) -> Tensor:
 
 
 def by_rows(compute: Callable[[slice], dict[str, Tensor]], rows: int, columns: int) -> dict[str, Tensor]:
-    """Compute values of each row, in pieces of at most `MAX_LOGITS` similarities where no gradient is needed.
+    """Compute values of each row, in pieces where no gradient is needed and there are more than `MAX_LOGITS`.
 
     Args:
         compute: Gives named tensors (N, ...) for the N rows of a slice.
@@ -36,9 +39,17 @@ def by_rows(compute: Callable[[slice], dict[str, Tensor]], rows: int, columns: i
     """
     if torch.is_grad_enabled() or rows * columns <= MAX_LOGITS:
         return compute(WHOLE)
-    step = max(1, MAX_LOGITS // columns)
-    pieces = [compute(slice(start, start + step)) for start in range(0, rows, step)]
-    return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+    step = max(1, min(MAX_LOGITS, PIECE_LOGITS) // columns)
+    whole: dict[str, Tensor] = {}
+    for start in range(0, rows, step):
+        piece = compute(slice(start, start + step))
+        for name, value in piece.items():
+            place = whole.setdefault(name, value.new_empty((rows, *value.shape[1:])))
+            place[start : start + step] = value
+        # Small results that lived on between the large similarities would keep the allocator from using their room
+        # again: gigabytes for ten thousand rows.
+        del piece, value
+    return whole
 
 
 def take(rows: Tensor, part: slice) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from ecgcmr.cohort.tabular import TabularColumn
 from ecgcmr.models.config import LabelKind
 
 FactKind = LabelKind | Literal["time", "event"]
@@ -49,12 +50,16 @@ class DataFacts:
         ecg_rate_hz: Sampling rate of the prepared ECG [Hz].
         cmr_shape: (C, H, W) or (V, F, H, W) of one prepared study; None when the run has no CMR.
         labels: Labels in the order of `Batch.labels`.
+        tabular: Columns that are inputs, in the order of the features of `Batch.tabular`.
+        tabular_marginals: Distribution of their features over the training subjects (`cohort.tabular.marginals`).
     """
 
     ecg_samples: int
     ecg_rate_hz: float
     cmr_shape: tuple[int, ...] | None = None
     labels: tuple[LabelFact, ...] = ()
+    tabular: tuple[TabularColumn, ...] = ()
+    tabular_marginals: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.cmr_shape is not None and len(self.cmr_shape) not in (3, 4):
@@ -62,4 +67,6 @@ class DataFacts:
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values, for a run's summary."""
-        return asdict(self)
+        plain = asdict(self)
+        del plain["tabular_marginals"]
+        return {**plain, "tabular": [column.model_dump(mode="json") for column in self.tabular]}

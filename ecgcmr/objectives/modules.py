@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from ecgcmr.models.cine import CineTransformer
 from ecgcmr.models.cmr import TimmEncoder, build_cmr_encoder
-from ecgcmr.models.config import HeadConfig, HeadLabel, ModelConfig
+from ecgcmr.models.config import HeadConfig, HeadLabel, ModelConfig, TabularConfig
 from ecgcmr.models.ecg_vit import EcgViT
 from ecgcmr.models.heads import PredictionHead
 from ecgcmr.models.projection import ProjectionHead
+from ecgcmr.models.tabular import TabularEncoder
 from ecgcmr.objectives.facts import DataFacts
 
 
@@ -52,6 +53,19 @@ def make_cmr_encoder(model: ModelConfig, facts: DataFacts) -> TimmEncoder | Cine
 def make_projection(model: ModelConfig, in_features: int) -> ProjectionHead:
     """Build a projection head behind an encoder of that width."""
     return ProjectionHead.from_config({**model.projection.model_dump(), "in_features": in_features})
+
+
+def make_tabular_encoder(model: ModelConfig, facts: DataFacts) -> TabularEncoder:
+    """Build the encoder of the tabular inputs of the data.
+
+    Raises:
+        ValueError: If the data has none, or the model names columns of its own.
+    """
+    if not facts.tabular:
+        raise ValueError("this objective reads tabular inputs; name columns in data.tabular, for instance [age_years]")
+    if model.tabular.columns:
+        raise ValueError("model.tabular.columns follow from data.tabular; leave them out")
+    return TabularEncoder(TabularConfig.model_validate({**model.tabular.model_dump(), "columns": facts.tabular}))
 
 
 def make_head(model: ModelConfig, in_features: int, facts: DataFacts) -> PredictionHead:

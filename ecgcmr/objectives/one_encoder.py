@@ -13,9 +13,10 @@ from ecgcmr.ecg.augmentation import EcgAugment
 from ecgcmr.models.config import ModelConfig, StrictConfig
 from ecgcmr.models.ecg_vit import EcgViT
 from ecgcmr.models.heads import PredictionHead
+from ecgcmr.models.tabular import TabularEncoder, tabular_input
 from ecgcmr.objectives.base import Objective
 from ecgcmr.objectives.facts import DataFacts
-from ecgcmr.objectives.modules import freeze, make_cmr_encoder, make_ecg_encoder, wide
+from ecgcmr.objectives.modules import freeze, make_cmr_encoder, make_ecg_encoder, make_tabular_encoder, wide
 from ecgcmr.objectives.views import Augmentation, cmr_view, ecg_view, kept_tokens, make_cmr_augment, the_generator
 
 
@@ -40,15 +41,22 @@ class OneEncoderConfig(StrictConfig):
 
 
 class OneEncoder(Objective):
-    """Base: `represent` gives the raw outputs of the head. A subclass sets `head` and then calls `train()`."""
+    """Base: `represent` gives the raw outputs of the head. A subclass sets `head` and then calls `train()`.
 
+    With tabular inputs (late fusion) the head reads their embedding behind that of the signal.
+    """
+
+    reads_tabular = True
     head: PredictionHead
+    tabular: TabularEncoder | None
 
     def __init__(self, config: OneEncoderConfig, model: ModelConfig, facts: DataFacts) -> None:
         super().__init__()
         self.config = config
         # Any, because the two modalities' encoders share no type that has both `n_samples` and `embed_dim`.
         self.encoder: Any = (make_ecg_encoder if config.modality == "ecg" else make_cmr_encoder)(model, facts)
+        self.tabular = make_tabular_encoder(model, facts) if facts.tabular else None
+        self.head_features = self.encoder.embed_dim + (self.tabular.embed_dim if self.tabular else 0)
         self.ecg_augment = EcgAugment(config.ecg_augment)
         self.cmr_augment = make_cmr_augment(config.cmr_augment)
         if config.double_fc_norm and not hasattr(self.encoder, "fc_norm"):
@@ -67,8 +75,9 @@ class OneEncoder(Objective):
         return self
 
     def encoders(self) -> dict[str, nn.Module]:
-        """Export the encoder and the head."""
-        return {self.config.modality: self.encoder, "head": self.head}
+        """Export the encoder, the head, and the encoder of tabular inputs where there are any."""
+        beside: dict[str, nn.Module] = {"tabular": self.tabular} if self.tabular is not None else {}
+        return {self.config.modality: self.encoder, "head": self.head, **beside}
 
     def embed(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Give the embeddings (B, D) that the head sees."""
@@ -83,4 +92,8 @@ class OneEncoder(Objective):
     def represent(self, batch: Batch, generator: object | None = None) -> dict[str, Tensor]:
         """Give the raw outputs (B, K) of the head."""
         random = the_generator(generator, self.training, batch["labels"].device)
-        return {"raw": wide(self.head(self.embed(batch, random)))}
+        embedding = self.embed(batch, random)
+        if self.tabular is not None:
+            beside = self.tabular(tabular_input(batch["tabular"].to(batch["labels"].dtype), batch["tabular_mask"]))
+            embedding = torch.cat([embedding, beside.to(embedding.dtype)], dim=1)
+        return {"raw": wide(self.head(embedding))}

@@ -11,6 +11,7 @@ from ecgcmr.objectives.align import ClipAlign, ClipAlignConfig
 from ecgcmr.objectives.align_barlow import BarlowAlign, BarlowAlignConfig
 from ecgcmr.objectives.align_labels import LabelAlign, LabelAlignConfig
 from ecgcmr.objectives.align_siglip import SiglipAlign, SiglipAlignConfig
+from ecgcmr.objectives.align_tabular import TabularAlign, TabularAlignConfig
 from ecgcmr.objectives.align_vicreg import VicregAlign, VicregAlignConfig
 from ecgcmr.objectives.base import Objective
 from ecgcmr.objectives.facts import DataFacts
@@ -27,6 +28,7 @@ ObjectiveConfig = Annotated[
     | BarlowAlignConfig
     | VicregAlignConfig
     | LabelAlignConfig
+    | TabularAlignConfig
     | SupervisedConfig
     | SurvivalConfig,
     Field(discriminator="name"),
@@ -40,6 +42,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "barlow_align": BarlowAlign,
     "vicreg_align": VicregAlign,
     "label_align": LabelAlign,
+    "tabular_align": TabularAlign,
     "supervised": Supervised,
     "survival": Survival,
 }

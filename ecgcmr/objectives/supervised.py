@@ -72,7 +72,7 @@ class Supervised(OneEncoder):
 
     def __init__(self, config: SupervisedConfig, model: ModelConfig, facts: DataFacts) -> None:
         super().__init__(config, model, facts)
-        self.head = make_head(model, self.encoder.embed_dim, facts)
+        self.head = make_head(model, self.head_features, facts)
         kinds = {fact.kind for fact in facts.labels}
         weights = {"regression": config.regression_weight, "binary": config.binary_weight}
         self.loss_weights = {kind: weight for kind, weight in weights.items() if kind in kinds}

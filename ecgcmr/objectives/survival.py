@@ -151,7 +151,7 @@ class Survival(OneEncoder):
             spans = list(zip((0.0, *config.cuts), config.cuts, strict=False))
             names = [f"{one.name}_{a:g}_to_{b:g}" for one in self.outcomes for a, b in spans]
             labels = [HeadLabel(name=name, kind="binary") for name in names]
-        fields = {**model.head.model_dump(), "in_features": self.encoder.embed_dim, "labels": labels}
+        fields = {**model.head.model_dump(), "in_features": self.head_features, "labels": labels}
         self.head = PredictionHead(HeadConfig.model_validate(fields))
         self.n_labels = len(facts.labels)
         self.loss_weights = {config.loss: 1.0}

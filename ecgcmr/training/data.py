@@ -4,57 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass
 
-from ecgcmr.cmr.preprocessing import CmrPipeline
-from ecgcmr.cmr.preprocessing import named_pipeline as named_cmr_pipeline
 from ecgcmr.cohort.dataset import DatasetOptions, PairedDataset
+from ecgcmr.cohort.mixture import AnyDataset, MixedDataset
 from ecgcmr.cohort.orders import GroupedOrder, WeightedOrder, balanced_shares
 from ecgcmr.cohort.sampler import Order
-from ecgcmr.cohort.splits import Split, open_split
-from ecgcmr.cohort.store import Cohort
-from ecgcmr.ecg.preprocessing import EcgPipeline
-from ecgcmr.ecg.preprocessing import named_pipeline as named_ecg_pipeline
+from ecgcmr.cohort.tabular import fit_columns, marginals
 from ecgcmr.objectives.facts import DataFacts, LabelFact
-from ecgcmr.training.config import CmrData, DataConfig
+from ecgcmr.training.config import DataConfig
 from ecgcmr.training.draws import drawn_subjects
 from ecgcmr.training.loop import Feeds
+from ecgcmr.training.sources import Source, SourceCohort
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Source:
-    """An opened cohort with the pipelines of a run.
-
-    Attributes:
-        cohort: The cohort.
-        split: Its split, checked to be disjoint.
-        ecg_pipeline: Prepares ECGs.
-        cmr_pipeline: Prepares cines.
-    """
-
-    cohort: Cohort
-    split: Split
-    ecg_pipeline: EcgPipeline
-    cmr_pipeline: CmrPipeline
-
-
-def open_source(config: DataConfig) -> Source:
-    """Open what a run file names.
-
-    Raises:
-        FileNotFoundError: If there is no such cohort or split.
-        ValueError: If a pipeline is unknown, the crop is longer than the recording, or parts of the split overlap.
-    """
-    ecg_pipeline = named_ecg_pipeline(config.ecg.pipeline)
-    crop = config.ecg.crop_samples
-    if crop is not None and crop > ecg_pipeline.n_samples:
-        raise ValueError(
-            f"data.ecg.crop_samples is {crop}, but {ecg_pipeline.name!r} gives {ecg_pipeline.n_samples} samples"
-        )
-    cohort = Cohort.open(config.cohort)
-    return Source(cohort, open_split(cohort, config.split), ecg_pipeline, _cmr_pipeline(config.cmr))
 
 
 LEARNED = ("regression", "binary")
@@ -67,15 +29,15 @@ def learned_kinds(objective: str) -> tuple[str, ...]:
 
 
 def check_labels(source: Source, config: DataConfig, kinds: tuple[str, ...] = LEARNED) -> None:
-    """Refuse labels that the cohort does not have or that the objective does not learn.
+    """Refuse labels that no cohort has or that the objective does not learn.
 
     Raises:
         ValueError: The message names the label and what there is.
     """
-    specs = source.cohort.label_specs
+    specs = source.label_specs
     for name in config.labels:
         if name not in specs:
-            raise ValueError(f"data.labels: {source.cohort.path} has no label {name!r}; it has {', '.join(specs)}")
+            raise ValueError(f"data.labels: {source.where} has no label {name!r}; it has {', '.join(specs)}")
         if specs[name].kind not in kinds:
             hint = "; objective.name=survival learns outcomes" if specs[name].kind in FOLLOW_UP else ""
             raise ValueError(
@@ -84,13 +46,13 @@ def check_labels(source: Source, config: DataConfig, kinds: tuple[str, ...] = LE
             )
 
 
-def find_facts(source: Source, config: DataConfig, labeled: PairedDataset | None = None) -> DataFacts:
+def find_facts(source: Source, config: DataConfig, train: AnyDataset | None = None) -> DataFacts:
     """Give shapes from the pipelines and label statistics from the training items that the run uses.
 
     Args:
-        source: The opened cohort.
+        source: The opened cohorts.
         config: With the crop.
-        labeled: The training data with its labels; None for a run that learns none.
+        train: The training data with its labels and tabular inputs; None for a run without either.
 
     Raises:
         ValueError: If a label is never observed or constant; the message names it.
@@ -99,7 +61,9 @@ def find_facts(source: Source, config: DataConfig, labeled: PairedDataset | None
         ecg_samples=config.ecg.crop_samples or source.ecg_pipeline.n_samples,
         ecg_rate_hz=source.ecg_pipeline.rate_hz,
         cmr_shape=source.cmr_pipeline.shape,
-        labels=_label_facts(labeled) if labeled is not None else (),
+        labels=_label_facts(train) if train is not None else (),
+        tabular=train.tabular_columns if train is not None else (),
+        tabular_marginals=marginals(train.tabular_columns, train) if train is not None else (),
     )
 
 
@@ -107,12 +71,16 @@ def open_feeds(source: Source, config: DataConfig, modalities: Collection[str]) 
     """Open training and validation data with what the objective reads.
 
     Args:
-        source: The opened cohort.
+        source: The opened cohorts.
         config: Labels and limits.
         modalities: "ecg", "cmr" or both; items without them are left out, what is not named is not prepared.
     """
     train = _dataset(source, config, "train", modalities)
-    val = _dataset(source, config, "val", modalities) if len(source.split.val) else None
+    assert train is not None, "a data set without an item is refused"
+    val = _dataset(source, config, "val", modalities)
+    if config.tabular:
+        columns = fit_columns(train, config.tabular)
+        train, val = train.with_tabular(columns), val.with_tabular(columns) if val is not None else None
     log.info(
         "%d training and %d validation items of %s",
         len(train),
@@ -120,12 +88,15 @@ def open_feeds(source: Source, config: DataConfig, modalities: Collection[str]) 
         " and ".join(sorted(modalities)),
     )
     if val is None:
-        log.warning("split %r has no validation subjects: the last weights are kept, not the best", config.split)
-    return Feeds(train, val, _order(train, config))
+        splits = " and ".join(repr(one.split.name) for one in source.cohorts)
+        log.warning("split %s has no validation subjects: the last weights are kept, not the best", splits)
+    return Feeds(train, val, _order(train, config, source))
 
 
-def _order(dataset: PairedDataset, config: DataConfig) -> Order | None:
-    """Make the order that `data.weight` or `data.balance` asks for."""
+def _order(dataset: AnyDataset, config: DataConfig, source: Source) -> Order | None:
+    """Make the order that `data.weight`, `data.balance` or the weights of the sources ask for."""
+    if isinstance(dataset, MixedDataset) and any(one.weight is not None for one in source.cohorts):
+        return _order_of_sources(dataset, source)
     if config.weight is not None:
         weights = dataset.subject_column(config.weight).to_numpy()
         try:
@@ -141,26 +112,62 @@ def _order(dataset: PairedDataset, config: DataConfig) -> Order | None:
     return GroupedOrder(groups, balanced_shares(groups, config.balance))
 
 
-def _dataset(source: Source, config: DataConfig, part: str, modalities: Collection[str]) -> PairedDataset:
-    require = "both" if len(modalities) > 1 else next(iter(modalities))
-    dataset = PairedDataset(
-        source.cohort,
-        source.split.part(part),
-        source.ecg_pipeline if "ecg" in modalities else None,
-        source.cmr_pipeline if "cmr" in modalities else None,
-        config.labels,
-        DatasetOptions(require=require, ecg_dtype=config.ecg.dtype, group=config.group),
-    )
+def _order_of_sources(dataset: MixedDataset, source: Source) -> Order:
+    """Give each cohort the part of every epoch that its weight asks for."""
+    weights = {one.name: one.weight for one in source.cohorts}
+    empty = [name for name in weights if name not in dataset.names]
+    if empty:
+        raise ValueError(
+            f"data.sources: {empty[0]!r} has a weight, but none of its training subjects was drawn; draw more, or "
+            "leave the source out"
+        )
+    order = GroupedOrder(dataset.source_codes, {k: weights[name] or 0.0 for k, name in enumerate(dataset.names)})
+    sizes = dict(zip(dataset.names, dataset.source_sizes, strict=True))
+    for name, quota in zip(dataset.names, order.quotas, strict=True):
+        log.info("%s: %d of %d places of an epoch, %d items", name, quota, order.n, sizes[name])
+    return order
+
+
+def _dataset(source: Source, config: DataConfig, part: str, modalities: Collection[str]) -> AnyDataset | None:
+    """Open a part of the splits; None for a validation without subjects."""
+    chosen = [one for one in source.cohorts if part != "val" or (one.val and len(one.split.val))]
+    if not chosen:
+        return None
+    dataset: AnyDataset
+    if len(source.cohorts) == 1:
+        dataset = _of_cohort(source, chosen[0], config, part, modalities)
+    else:
+        parts = [_of_cohort(source, one, config, part, modalities) for one in chosen]
+        names, offsets = [one.name for one in chosen], [one.offset for one in chosen]
+        dataset = MixedDataset(parts, names, offsets, config.labels, config.group)
     drawn = drawn_subjects(dataset, config, part)
     return dataset if drawn is None else dataset.subset(drawn)
 
 
-def _cmr_pipeline(config: CmrData) -> CmrPipeline:
-    given = {key: value for key, value in config.model_dump().items() if key != "pipeline" and value is not None}
-    return named_cmr_pipeline(config.pipeline, **given)
+def _of_cohort(
+    source: Source, one: SourceCohort, config: DataConfig, part: str, modalities: Collection[str]
+) -> PairedDataset:
+    require = "both" if len(modalities) > 1 else next(iter(modalities))
+    labels, group = config.labels, config.group
+    if len(source.cohorts) > 1:
+        tables = {"ecg": "recordings", "cmr": "studies"}
+        absent = [name for name in sorted(modalities) if not len(one.cohort.columns(tables[name], ["subject"]))]
+        if absent and len(modalities) > 1:
+            require = "ecg" if absent == ["cmr"] else "cmr"
+            log.info("%s has no %s: its items take no part in what needs both", one.name, absent[0].upper())
+        labels = tuple(name for name in labels if name in one.cohort.label_specs)
+        group = None  # the codes are those of all cohorts together
+    return PairedDataset(
+        one.cohort,
+        one.split.part(part),
+        source.ecg_pipeline if "ecg" in modalities else None,
+        source.cmr_pipeline if "cmr" in modalities else None,
+        labels,
+        DatasetOptions(require=require, ecg_dtype=config.ecg.dtype, group=group),
+    )
 
 
-def _label_facts(dataset: PairedDataset) -> tuple[LabelFact, ...]:
+def _label_facts(dataset: AnyDataset) -> tuple[LabelFact, ...]:
     facts = []
     for name, found in dataset.label_statistics().items():
         if not found.n:

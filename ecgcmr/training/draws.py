@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcmr.cohort.dataset import PairedDataset
-from ecgcmr.cohort.labels import item_labels
+from ecgcmr.cohort.mixture import AnyDataset
 from ecgcmr.training.config import DataConfig
 from ecgcmr.training.randomness import derive_seed
 
 
-def drawn_subjects(dataset: PairedDataset, config: DataConfig, part: str) -> NDArray[np.int64] | None:
+def drawn_subjects(dataset: AnyDataset, config: DataConfig, part: str) -> NDArray[np.int64] | None:
     """Draw the subjects of a part; smaller draws of one seed are nested in larger ones.
 
     Args:
@@ -41,13 +40,13 @@ def drawn_subjects(dataset: PairedDataset, config: DataConfig, part: str) -> NDA
     return subjects[:limit]
 
 
-def _balanced(dataset: PairedDataset, label: str, order: NDArray[np.int64]) -> NDArray[np.int64]:
+def _balanced(dataset: AnyDataset, label: str, order: NDArray[np.int64]) -> NDArray[np.int64]:
     """Take as many subjects with a binary label as without, one after the other, so that each even number balances."""
-    spec = dataset.cohort.label_specs.get(label)
+    spec = dataset.label_specs.get(label)
     if spec is None or spec.kind != "binary":
         what = "no label" if spec is None else f"a label of kind {spec.kind}"
-        raise ValueError(f"data.undersample: {label!r} is {what} in {dataset.cohort.path}; name a binary label of it")
-    values = item_labels(dataset.cohort, [label], dataset.subjects, dataset.recording_rows)[:, 0]
+        raise ValueError(f"data.undersample: {label!r} is {what} in {dataset.where}; name a binary label of it")
+    values = dataset.label_values(label)
     with_label = np.isin(order, dataset.subjects[values == 1])  # in any of the subject's recordings
     without = np.isin(order, dataset.subjects[values == 0]) & ~with_label
     cases, controls = order[with_label], order[without]

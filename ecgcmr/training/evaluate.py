@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ecgcmr.cohort.batch import Batch
-from ecgcmr.cohort.dataset import PairedDataset
+from ecgcmr.cohort.mixture import AnyDataset
 from ecgcmr.models.distributed import alone, part_of_draw, sum_over_processes
 from ecgcmr.objectives.base import Objective
 from ecgcmr.training.config import RunConfig
@@ -69,7 +69,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 @torch.no_grad()
 def evaluate(
-    objective: Objective, dataset: PairedDataset, config: RunConfig, accelerator: Accelerator
+    objective: Objective, dataset: AnyDataset, config: RunConfig, accelerator: Accelerator
 ) -> dict[str, float]:
     """Give the validation row: `loss`, `loss_<name>`, the objective's metrics, r and AUROC where it predicts labels.
 
@@ -93,7 +93,7 @@ def evaluate(
 
 
 def _all_rows(
-    objective: Objective, dataset: PairedDataset, config: RunConfig, accelerator: Accelerator
+    objective: Objective, dataset: AnyDataset, config: RunConfig, accelerator: Accelerator
 ) -> tuple[dict[str, Tensor], Batch]:
     """Represent each sample on one of the processes; all get all, and the batch without signals and images."""
     rank, n_processes, n = accelerator.process_index, accelerator.num_processes, len(dataset)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from torch import nn
 
+from ecgcmr.hub.card import cohorts_of
 from ecgcmr.hub.weights import Weights, load_weights
 from ecgcmr.models.build import load_pretrained
 from ecgcmr.objectives.base import Objective
 from ecgcmr.training.config import InitConfig
-from ecgcmr.training.data import Source
+from ecgcmr.training.sources import Source, cohort_identity
 
 log = logging.getLogger(__name__)
 
@@ -62,16 +62,6 @@ def _load_decoder(decoder: nn.Module, weights: Weights) -> None:
     log.info("the decoder starts from %s", weights.config["name"])
 
 
-def data_identity(source: Source) -> dict[str, Any]:
-    """Give what tells two trainings on one cohort apart: its name and the hash of the split."""
-    file = f"splits/{source.split.name}.json"
-    return {
-        "cohort": source.cohort.schema.name,
-        "split": source.split.name,
-        "split_sha256": str(source.cohort.schema.files.get(file, ""))[:16],
-    }
-
-
 def _check_pipeline(name: str, weights: Weights, config: InitConfig, source: Source) -> None:
     theirs = weights.ecg_pipeline if name == "ecg" else weights.cmr_pipeline
     ours = source.ecg_pipeline if name == "ecg" else source.cmr_pipeline
@@ -85,11 +75,13 @@ def _check_pipeline(name: str, weights: Weights, config: InitConfig, source: Sou
 
 
 def _check_split(name: str, weights: Weights, config: InitConfig, source: Source) -> None:
-    ours, theirs = data_identity(source), weights.config["run"]
-    same_cohort = theirs.get("cohort") == ours["cohort"]
-    if same_cohort and theirs.get("split_sha256") != ours["split_sha256"] and not config.allow_other_split:
-        raise ValueError(
-            f"init.{name}: {weights.folder} was trained with another split ({theirs.get('split')!r}) of this cohort "
-            f"than this run ({ours['split']!r}): its training subjects may be test subjects here; use the same split "
-            "in all stages, or init.allow_other_split=true if you know that they are not"
-        )
+    for ours in map(cohort_identity, source.cohorts):
+        for theirs in cohorts_of(weights.config["run"]):
+            same_cohort = theirs.get("cohort") == ours["cohort"]
+            if same_cohort and theirs.get("split_sha256") != ours["split_sha256"] and not config.allow_other_split:
+                raise ValueError(
+                    f"init.{name}: {weights.folder} was trained with another split ({theirs.get('split')!r}) of the "
+                    f"cohort {ours['cohort']!r} than this run ({ours['split']!r}): its training subjects may be test "
+                    "subjects here; use the same split in all stages, or init.allow_other_split=true if you know that "
+                    "they are not"
+                )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from accelerate import Accelerator
 from torch import Tensor
 
 from ecgcmr.cohort.batch import Batch
-from ecgcmr.cohort.dataset import PairedDataset
+from ecgcmr.cohort.mixture import AnyDataset
 from ecgcmr.cohort.sampler import BatchSampler, Order
 from ecgcmr.models.recompute import set_grad_checkpointing
 from ecgcmr.objectives.base import Objective
@@ -24,7 +24,7 @@ from ecgcmr.training.losses import Meter
 from ecgcmr.training.micro_batches import check_micro_batches
 from ecgcmr.training.optim import absolute_lr, build_optimizer, make_schedule
 from ecgcmr.training.position import Position
-from ecgcmr.training.prefetch import prefetch
+from ecgcmr.training.prefetch import Waiting, prefetch
 from ecgcmr.training.progress import ProgressCallback, ProgressEvent
 from ecgcmr.training.rows import Rows
 from ecgcmr.training.saver import Saver
@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 class Feeds:
     """The data of a run; `val` is None without validation subjects, `order` where each sample comes once an epoch."""
 
-    train: PairedDataset
-    val: PairedDataset | None
+    train: AnyDataset
+    val: AnyDataset | None
     order: Order | None = None
 
 
@@ -67,6 +67,7 @@ class Trainer:
     rows: Rows
     report: ProgressCallback
     best_state: dict[str, Tensor] | None = None
+    waiting: Waiting = field(default_factory=Waiting)
 
     def __post_init__(self) -> None:
         train, optim, world = self.config.train, self.config.optim, self.accelerator
@@ -139,7 +140,7 @@ class Trainer:
         start = position.step_in_epoch * self.global_batch
         self.sampler.load_state_dict({"epoch": position.epoch, "position": start})
         self.model.train()
-        with closing(prefetch(self.sampler, self.feeds.train.batch)) as batches:
+        with closing(prefetch(self.sampler, self.feeds.train.batch, waiting=self.waiting)) as batches:
             for batch in batches:
                 asked = self._step(to_device(batch, self.accelerator.device), stop)
                 steps -= 1

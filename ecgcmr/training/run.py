@@ -15,10 +15,10 @@ from ecgcmr.hub.weights import save_weights
 from ecgcmr.models.norm import convert_batch_norm
 from ecgcmr.objectives.base import Objective
 from ecgcmr.objectives.facts import DataFacts
-from ecgcmr.objectives.registry import build_objective
+from ecgcmr.objectives.registry import OBJECTIVES, build_objective
 from ecgcmr.training.allocator import keep_freed_memory
 from ecgcmr.training.config import RunConfig, load_config
-from ecgcmr.training.data import Source, check_labels, find_facts, learned_kinds, open_feeds, open_source
+from ecgcmr.training.data import check_labels, find_facts, learned_kinds, open_feeds
 from ecgcmr.training.distributed import (
     check_processes,
     check_trackers,
@@ -38,6 +38,7 @@ from ecgcmr.training.runfolder import open_folder, run_log, start_folder, write_
 from ecgcmr.training.runlock import RunLock, on_main_process
 from ecgcmr.training.sharding import is_sharded
 from ecgcmr.training.signals import stop_on_signal
+from ecgcmr.training.sources import Source, open_source
 from ecgcmr.training.summary import make_card, summarize
 from ecgcmr.training.whole_state import gather_state, whole_objective
 
@@ -131,10 +132,12 @@ def _run_in_folder(
 def _build(config: RunConfig, source: Source) -> tuple[Objective, Feeds, DataFacts]:
     """Build the objective for the data, and open the data that the objective reads."""
     check_labels(source, config.data, learned_kinds(config.objective.name))
+    if config.data.tabular and not OBJECTIVES[config.objective.name].reads_tabular:
+        raise ValueError(f"data.tabular is set, but objective.name={config.objective.name} reads no tabular inputs")
     feeds = None
-    if config.data.labels:
-        # The objective needs the labels' statistics, so the data comes first; its modality stands in the run file,
-        # and an alignment that reads labels has both.
+    if config.data.labels or config.data.tabular:
+        # The objective needs statistics of labels and inputs, so the data comes first; its modality stands in the run
+        # file, and an alignment has both.
         modality = getattr(config.objective, "modality", None)
         feeds = open_feeds(source, config.data, {modality} if modality else {"ecg", "cmr"})
     facts = find_facts(source, config.data, feeds.train if feeds else None)
@@ -201,9 +204,12 @@ def _export(trainer: Trainer, objective: Objective, source: Source, facts: DataF
     _check_trained(trainer, objective)
     # An objective may feed its head otherwise than by the plain embedding; whoever loads the head must know.
     options = {"double_fc_norm": True} if getattr(trainer.config.objective, "double_fc_norm", False) else {}
+    parts = objective.encoders()
+    if {"head", "tabular"} <= set(parts):
+        options["tabular"] = True
     save_weights(
         folder / "weights",
-        objective.encoders(),
+        parts,
         source.ecg_pipeline,
         source.cmr_pipeline,
         make_card(trainer, source),
@@ -212,7 +218,9 @@ def _export(trainer: Trainer, objective: Objective, source: Source, facts: DataF
     summary = summarize(trainer, facts)
     write_json(folder / "summary.json", summary)
     trainer.saver.keeper.finish()
-    log.info("finished in %.1f s (%.0f samples/s): %s", summary["seconds"], summary["samples_per_second"], folder)
+    seconds, rate = summary["seconds"], summary["samples_per_second"]
+    waited = 100 * summary["wait_share"]
+    log.info("finished in %.1f s (%.0f samples/s, %.1f %% waited for data): %s", seconds, rate, waited, folder)
 
 
 def _check_trained(trainer: Trainer, objective: Objective) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ecgcmr.cohort.mixture import AnyDataset, MixedDataset
 from ecgcmr.hub.card import Card, Metric, metrics_of_run
 from ecgcmr.objectives.facts import DataFacts
-from ecgcmr.training.data import Source
-from ecgcmr.training.initialize import data_identity
 from ecgcmr.training.loop import Trainer
+from ecgcmr.training.sources import Source, data_identity, joint_provenance
 from ecgcmr.training.versions import versions
 
 
@@ -42,15 +42,18 @@ def summarize(trainer: Trainer, facts: DataFacts) -> dict[str, Any]:
         "facts": facts.to_dict(),
         "seconds": round(position.seconds, 2),
         "samples_per_second": round(samples / max(position.seconds, 1e-9), 1),
+        # Of the training steps since the last start of the run, on the main process.
+        "wait_share": round(trainer.waiting.share, 4),
         "versions": versions(),
     }
 
 
 def make_card(trainer: Trainer, source: Source) -> Card:
     """Give what the exported weights say about themselves."""
-    config, schema = trainer.config, source.cohort.schema
-    simulated = schema.provenance == "simulated"
+    config, provenance = trainer.config, joint_provenance(source)
+    simulated = provenance == "simulated"
     train = trainer.feeds.train
+    of_whom = f"{len(train)} items of {len(train.unique_subjects)} subjects"
     metrics = {}
     if trainer.stopping.best is not None:
         metrics = {f"validation {config.train.monitor}": trainer.stopping.best}
@@ -58,8 +61,16 @@ def make_card(trainer: Trainer, source: Source) -> Card:
         name=config.name,
         stage=config.objective.name,
         license=config.license or ("MIT" if simulated else "not stated"),
-        provenance=schema.provenance,
-        trained_on=f"{len(train)} items of {len(train.unique_subjects)} subjects of the cohort {schema.name!r}",
+        provenance=provenance,
+        trained_on=f"{of_whom} of {_cohorts(train, source)}",
         metrics=tuple(Metric.model_validate(row) for row in metrics_of_run(metrics)),
         run={**data_identity(source), "seed": config.seed, "steps": trainer.position.step},
     )
+
+
+def _cohorts(train: AnyDataset, source: Source) -> str:
+    """Name the cohorts that the items are from."""
+    if not isinstance(train, MixedDataset):
+        return f"the cohort {source.cohorts[0].cohort.schema.name!r}"
+    sizes = zip(train.names, train.source_sizes, strict=True)
+    return "the cohorts " + " and ".join(f"{name!r} ({size} items)" for name, size in sizes)

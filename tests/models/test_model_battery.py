@@ -15,6 +15,7 @@ from ecgcmr.models.ecg_st_vit import EcgStViT
 from ecgcmr.models.ecg_wav2vec import EcgWav2Vec
 from ecgcmr.models.heads import ClassHead, PredictionHead
 from ecgcmr.models.projection import NormProjection, ProjectionHead
+from ecgcmr.models.tabular import TabularEncoder
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ SMALL_WAV2VEC = {
     "pos_kernel": 8, "pos_groups": 4,
 }  # fmt: skip
 LABELS = [{"name": "LVEDV", "kind": "regression", "unit": "mL"}, {"name": "MI", "kind": "binary"}]
+COLUMNS = [{"name": "age_years", "kind": "number"}, {"name": "sex", "kind": "category", "levels": ["f", "m"]}]
 CLASSES = [{"name": "healthy", "kind": "binary"}, {"name": "MI", "kind": "binary"}]
 FC_NORM = frozenset({"fc_norm.weight", "fc_norm.bias"})
 NORM = frozenset({"norm.weight", "norm.bias"})
@@ -96,6 +98,7 @@ CASES = {
         lambda: NormProjection({"in_features": 16, "out": 8, "dropout": 0.0}), (4, 16), (4, 8), (4, 17)
     ),
     "head": Case(lambda: PredictionHead({"in_features": 16, "labels": LABELS}), (4, 16), (4, 2), (4, 17)),
+    "tabular": Case(lambda: TabularEncoder({"columns": COLUMNS, "hidden": 8, "width": 5}), (4, 6), (4, 5), (4, 3)),
     "class head": Case(lambda: ClassHead({"in_features": 16, "labels": CLASSES}), (4, 16), (4, 2), (4, 17)),
     "head mlp": Case(
         lambda: PredictionHead({"in_features": 16, "hidden": 8, "labels": LABELS}), (4, 16), (4, 2), (16,)

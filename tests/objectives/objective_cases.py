@@ -1,11 +1,13 @@
 """Small objectives and batches that the tests of this room share."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from pydantic import TypeAdapter
 
 from ecgcmr.cohort.batch import Batch
+from ecgcmr.cohort.tabular import TabularColumn
 from ecgcmr.models.config import ModelConfig
 from ecgcmr.objectives import DataFacts, LabelFact, Objective, ObjectiveOutput, build_objective
 from ecgcmr.objectives.registry import ObjectiveConfig
@@ -19,6 +21,13 @@ FACTS = DataFacts(ecg_samples=100, ecg_rate_hz=100.0, cmr_shape=(3, 32, 32), lab
 # The same columns of `make_batch` read as a follow-up time and an event.
 OUTCOME = (LabelFact("MI_time_years", "time", "years"), LabelFact("MI_event", "event"), LABELS[2])
 SURVIVAL_FACTS = DataFacts(ecg_samples=100, ecg_rate_hz=100.0, cmr_shape=(3, 32, 32), labels=OUTCOME)
+# Features of `make_batch`: age, two values of sex, treated; each with a distribution of four steps.
+TABULAR = (
+    TabularColumn(name="age_years", kind="number", unit="years", mean=60.0, std=8.0),
+    TabularColumn(name="sex", kind="category", levels=("female", "male")),
+    TabularColumn(name="treated", kind="binary"),
+)
+MARGINALS = ((-1.2, 1.0, 0.0, 0.0), (-0.3, 1.0, 0.0, 0.0), (0.4, 0.0, 1.0, 0.0), (1.1, 0.0, 1.0, 1.0))
 _DECODER = {"preset": "nano", "width": 16, "heads": 2}
 
 CASES: dict[str, dict[str, Any]] = {
@@ -40,6 +49,10 @@ CASES: dict[str, dict[str, Any]] = {
     "soft positives": {"name": "label_align", "width": 1.0, "floor": 0.2},
     "nearest positives": {"name": "label_align", "positives": "nearest", "k": 2, "width": 1.0, "floor": 0.1},
     "similar removed": {"name": "label_align", "positives": "remove", "width": 1.0, "floor": 0.6},
+    "tabular": {"name": "tabular_align", "corruption": 0.4},
+    "tabular learned": {"name": "tabular_align", "learn_temperature": True, "cmr_ecg": 0.5, "ecg_tabular": 0.0},
+    "supervised with covariates": {"name": "supervised", "covariates": True},
+    "cox with covariates": {"name": "survival", "covariates": True},
     "cox": {"name": "survival"},
     "discrete hazards": {"name": "survival", "loss": "discrete", "cuts": [120.0, 140.0, 160.0]},
 }
@@ -57,10 +70,12 @@ def model_config(
 
 
 def build(fields: dict[str, Any], model: ModelConfig | None = None, facts: DataFacts | None = None) -> Objective:
-    """Build an objective as a run file would, always with the same weights."""
+    """Build an objective as a run file would, always with the same weights; `covariates` adds tabular inputs."""
     torch.manual_seed(0)
     facts = facts or (SURVIVAL_FACTS if fields["name"] == "survival" else FACTS)
-    config = TypeAdapter(ObjectiveConfig).validate_python(fields)
+    if fields.get("covariates") or fields["name"] == "tabular_align":
+        facts = replace(facts, tabular=TABULAR, tabular_marginals=MARGINALS)
+    config = TypeAdapter(ObjectiveConfig).validate_python({k: v for k, v in fields.items() if k != "covariates"})
     return build_objective(config, model or model_config(), facts)
 
 
@@ -78,13 +93,20 @@ def make_batch(rows: int, dtype: torch.dtype = torch.float32) -> Batch:
         labels=labels,
         label_mask=torch.rand(rows, 3, generator=random) < 0.7,
         group=torch.arange(rows) % 3,
+        tabular=torch.randn(rows, 4, generator=random, dtype=dtype),
+        tabular_mask=torch.ones(rows, 4, dtype=torch.bool),
     )
+    batch["tabular"][:, 1:3] = torch.eye(2, dtype=dtype)[torch.arange(rows) % 2]
+    batch["tabular"][:, 3] = (torch.arange(rows) % 3 == 0).to(dtype)
     batch["label_mask"][0] = True
     if rows >= 8:
         batch["has_ecg"][1] = False
         batch["has_cmr"][2] = False
         batch["subject"][5] = batch["subject"][0]  # across the border of two processes
         batch["label_mask"][6] = False
+        batch["tabular_mask"][3] = False
+        batch["tabular_mask"][4, 1:3] = False
+    batch["tabular"] = torch.where(batch["tabular_mask"], batch["tabular"], torch.zeros((), dtype=dtype))
     batch["labels"] = torch.where(batch["label_mask"], batch["labels"], torch.zeros((), dtype=dtype))
     return batch
 

@@ -11,7 +11,7 @@ from ecgcmr.models import build_module
 from ecgcmr.objectives import Objective, contrast
 from ecgcmr.objectives.registry import OBJECTIVES, ObjectiveConfig
 
-EXPORTED = {"ecg", "cmr", "ecg_projection", "cmr_projection", "head", "ecg_decoder"}
+EXPORTED = {"ecg", "cmr", "ecg_projection", "cmr_projection", "head", "ecg_decoder", "tabular", "tabular_projection"}
 
 
 @pytest.fixture(params=CASES)

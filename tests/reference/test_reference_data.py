@@ -24,6 +24,7 @@ from ecgcmr.cmr.cine import Cine
 from ecgcmr.cmr.preprocessing import UKB_PIXEL_MM, named_pipeline
 from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.cohort.schema import LabelSpec
+from ecgcmr.cohort.store import Cohort
 from ecgcmr.ecg.preprocessing import named_pipeline as named_ecg_pipeline
 from ecgcmr.hub.weights import load_weights, save_weights
 from ecgcmr.models.cmr import create_cmr_encoder
@@ -102,18 +103,20 @@ def some_dataset(values: list[list[float]]) -> PairedDataset:
     """Subjects 10, 11, ... with one recording for each value of a binary label."""
     subjects = np.repeat(np.arange(len(values)) + 10, [len(row) for row in values])
     flat = np.array([value for row in values for value in row])
+    labels = pd.DataFrame({"cad": np.nan, "LVM": 1.0}, index=np.unique(subjects))
     cohort = SimpleNamespace(
         path="somewhere",
         label_specs={
             "cad": LabelSpec("cad", "binary", level="recording"),
             "LVM": LabelSpec("LVM", "regression", "g"),
         },
-        labels=pd.DataFrame({"cad": np.nan, "LVM": 1.0}, index=np.unique(subjects)),
+        columns=lambda table, names: labels[names],
         recording_labels=pd.DataFrame({"cad": flat}),
     )
     rows = np.arange(len(flat))
-    parts = {"cohort": cohort, "subjects": subjects, "recording_rows": rows, "unique_subjects": np.unique(subjects)}
-    return cast(PairedDataset, SimpleNamespace(**parts))
+    data = object.__new__(PairedDataset)  # nothing but its labels is looked at
+    data.cohort, data.subjects, data.recording_rows = cast(Cohort, cohort), subjects, rows
+    return data
 
 
 def draw(values: list[list[float]], part: str = "train", **fields: Any) -> list[int] | None:

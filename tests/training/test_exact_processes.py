@@ -41,6 +41,7 @@ ROWS, PARTS, VAL, SEED = 8, 2, 13, 4
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 IN_FLOAT32 = (
     "masked", "simclr", "align learned", "supervised ecg", "siglip", "barlow", "vicreg", "soft positives", "cox",
+    "tabular",
 )  # fmt: skip
 STEPS = [(name, torch.float64) for name in CASES] + [(name, torch.float32) for name in IN_FLOAT32]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
-from ecgcmr.training.prefetch import prefetch
+from ecgcmr.training.prefetch import Waiting, prefetch
 
 
 def test_prefetch__keeps_the_order() -> None:
@@ -47,3 +48,27 @@ def test_prefetch__closing_early_leaves_no_thread() -> None:
     next(results)
     results.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(("load_s", "step_s", "low", "high"), [(0.03, 0.0, 0.8, 1.0), (0.0, 0.03, 0.0, 0.2)])
+def test_waiting__is_the_share_of_time_without_data(load_s: float, step_s: float, low: float, high: float) -> None:
+    """A slow loader is waited for nearly all of the time; a slow step hides the loader but for the first item."""
+    waiting = Waiting()
+    start = time.perf_counter()
+    for _ in prefetch(range(10), lambda i: time.sleep(load_s), waiting=waiting):
+        time.sleep(step_s)
+    whole = time.perf_counter() - start
+    assert low <= waiting.share <= high
+    assert waiting.waited + waiting.worked == pytest.approx(whole, abs=0.05)
+
+
+def test_waiting__adds_up_over_epochs_and_counts_a_step_that_is_left_early() -> None:
+    waiting = Waiting()
+    assert waiting.share == 0.0
+    for _ in range(2):
+        results = prefetch(range(5), lambda i: i, waiting=waiting)
+        next(results)
+        time.sleep(0.02)
+        results.close()
+    assert waiting.worked == pytest.approx(0.04, abs=0.03)
+    assert waiting.waited > 0

@@ -17,6 +17,8 @@ import pytest
 import torch
 
 from ecgcmr.cohort.dataset import PairedDataset
+from ecgcmr.cohort.mixture import MixedDataset
+from ecgcmr.cohort.simulate import simulate_cohort
 from ecgcmr.training.config import RunConfig, load_config, save_config
 from ecgcmr.training.distributed import ProcessLostError, name_lost_processes
 from ecgcmr.training.progress import ProgressEvent
@@ -33,19 +35,27 @@ class Spy:
 
     def __init__(self, patch: pytest.MonkeyPatch, evaluates: bool = False) -> None:
         self.seen: Steps = []
-        real = PairedDataset.batch
-
-        def batch(dataset: PairedDataset, indices: Any) -> Any:
-            self.seen.append(dataset.subjects[np.asarray(indices)].tolist())
-            return real(dataset, indices)
-
-        patch.setattr(PairedDataset, "batch", batch)
+        for kind in (PairedDataset, MixedDataset):
+            patch.setattr(kind, "batch", self.noting(kind.batch))
+        self.within = False
 
         def constant(objective: Any, dataset: Any, config: Any, accelerator: Any) -> dict[str, float]:
             return {"loss": 1.0}
 
         if not evaluates:
             patch.setattr("ecgcmr.training.loop.evaluate", constant)
+
+    def noting(self, real: Any) -> Any:
+        def batch(dataset: Any, indices: Any) -> Any:
+            outermost, self.within = not self.within, True  # a mixed data set asks its parts
+            try:
+                if outermost:
+                    self.seen.append(dataset.subjects[np.asarray(indices)].tolist())
+                return real(dataset, indices)
+            finally:
+                self.within = not outermost
+
+        return batch
 
 
 def free_port() -> str:
@@ -67,11 +77,18 @@ def rest_on_two(rank: int, config_file: str, port: str, folder: str) -> None:
 
 @pytest.mark.ddp
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["balanced groups", "sources by weight"])
 def test_resume__on_two_processes_continues_with_the_samples_of_one(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Interrupted in the middle of the second epoch; groups are balanced."""
-    options = {"train.batch_size": 4, "train.epochs": 3, "data.group": "sex", "data.balance": 1.0}
+    """Interrupted in the middle of the second epoch."""
+    options: dict[str, Any] = {"train.batch_size": 4, "train.epochs": 3}
+    if kind == "balanced groups":
+        options |= {"data.group": "sex", "data.balance": 1.0}
+    else:
+        other = simulate_cohort(tmp_path / "other", n_subjects=12, seed=5, cine="none")
+        sources = [{"cohort": str(tiny_cohort), "weight": 1.0}, {"cohort": str(other), "weight": 2.0}]
+        options |= {"data.cohort": None, "data.sources": sources}
     with monkeypatch.context() as patch:
         spy = Spy(patch)
         pretrain(make_config(out=str(tmp_path / "whole"), **options))

@@ -60,6 +60,7 @@ def test_pretrain__writes_exactly(make_config: MakeConfig) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["steps"] == 6
     assert summary["status"] == "finished"
+    assert 0 < summary["wait_share"] < 1
     assert summary["best"]["value"] == min(row["loss"] for row in rows if row["event"] == "val")
     assert "finished in" in (folder / "train.log").read_text()
 
@@ -182,7 +183,8 @@ def test_pretrain__micro_batches_change_no_number(make_config: MakeConfig, tmp_p
 
 
 def test_data__orders_by_group_and_weight(make_config: MakeConfig) -> None:
-    from ecgcmr.training.data import open_feeds, open_source
+    from ecgcmr.training.data import open_feeds
+    from ecgcmr.training.sources import open_source
 
     def order(**data: Any) -> Any:
         config = make_config(**{f"data.{key}": value for key, value in data.items()}).data
@@ -414,7 +416,8 @@ def test_pretrain__learns(make_config: MakeConfig) -> None:
 
 
 def test_data__draws_are_nested_and_batches_may_exceed_the_data(make_config: MakeConfig) -> None:
-    from ecgcmr.training.data import open_feeds, open_source
+    from ecgcmr.training.data import open_feeds
+    from ecgcmr.training.sources import open_source
 
     subjects = {}
     for n in (3, 6):

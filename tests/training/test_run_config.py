@@ -9,7 +9,8 @@ import pytest
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.config_errors import nearest, valid_names
 from ecgcmr.training.config import DataConfig, InitConfig, OptimConfig, RunConfig, TrainConfig, load_config, save_config
-from ecgcmr.training.data import check_labels, learned_kinds, open_source
+from ecgcmr.training.data import check_labels, learned_kinds
+from ecgcmr.training.sources import open_source
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted([*(ROOT / "configs/pretrain").glob("*.yaml"), *(ROOT / "configs/finetune").glob("*.yaml")])
@@ -139,8 +140,9 @@ def test_keys__are_frozen() -> None:
     ]  # fmt: skip
     assert found == {
         "data": [
-            "cohort", "split", "ecg", "ecg.pipeline", "ecg.crop_samples", "ecg.dtype", "cmr", "cmr.pipeline",
-            "cmr.crop_mm", "cmr.size", "cmr.slices", "cmr.frames", "labels", "train_subjects", "train_share",
+            "cohort", "split", "sources", "sources.cohort", "sources.split", "sources.weight", "sources.name",
+            "sources.val", "ecg", "ecg.pipeline", "ecg.crop_samples", "ecg.dtype", "cmr", "cmr.pipeline",
+            "cmr.crop_mm", "cmr.size", "cmr.slices", "cmr.frames", "labels", "tabular", "train_subjects", "train_share",
             "undersample", "val_subjects", "draw_seed", "group", "balance", "weight",
         ],
         "init": ["ecg", "cmr", "decoder", "allow_other_pipeline", "allow_other_split", "fresh_fc_norm"],
