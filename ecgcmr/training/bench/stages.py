@@ -14,6 +14,7 @@ from torch import Tensor
 from ecgcmr.cohort.batch import Batch
 from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.cohort.sampler import BatchSampler
+from ecgcmr.models.pieces import encode
 from ecgcmr.objectives.base import Objective
 from ecgcmr.objectives.registry import build_objective
 from ecgcmr.training.bench.flops import count_flops
@@ -82,8 +83,7 @@ class Embedding:
     def embed(self, batch: Batch) -> Tensor:
         """Embed the first window of each recording, (B, D)."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
-            embedding: Tensor = self.encoder(batch["ecg"][..., : self.encoder.n_samples])
-        return embedding
+            return encode(self.encoder, batch["ecg"][..., : self.encoder.n_samples])
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> None:

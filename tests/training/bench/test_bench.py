@@ -1,4 +1,4 @@
-"""`run_bench` on small sizes: the schema, shares that must be what was planted, and counts that agree with the paper's."""
+"""`run_bench` on small sizes: the schema, planted shares, and counts that agree with the known ones."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_counted_operations__are_the_known_ones_of_the_published_sizes(noise: Pa
     align, pairs = build(run_config("reference", "align", noise, 4))
     embedding = Embedding(align, CPU, low=False)
     assert flops_of_embedding(embedding, pairs) / 1e9 == pytest.approx(3.64, rel=0.02)
-    counted = flops_of_step(align, run_config("reference", "align", noise, 4), pairs, CPU) / 1e9
+    counted = flops_of_step(align, paired, pairs, CPU) / 1e9
     assert counted == pytest.approx(24 + 11, rel=0.03)
 
 
