@@ -2,10 +2,10 @@
 
     python benchmarks/loader.py [--rounds 5]
 
-The reference's way is written from its description: one tensor file for all ECGs and one for all images, held in memory as
-float32; each sample is cropped and augmented by itself (the ECG in float64 for the surrogate, the image by torchvision
-from a fixed 78 x 78 window), then samples are stacked. Ours reads memory-mapped prepared arrays of a cohort and augments
-the batch. Both draw from the same distributions (tests/ecg, tests/cmr). Opening the data is told beside it.
+The reference's way is written from its description: one tensor file for all ECGs and one for all images, held in memory
+as float32; each sample is cropped and augmented by itself (the ECG in float64 for the surrogate, the image by
+torchvision from a fixed 78 x 78 window), then samples are stacked. Ours reads memory-mapped prepared arrays of a cohort
+and augments the batch. Both draw from the same distributions (tests/ecg, tests/cmr). Opening is told beside it.
 """
 
 from __future__ import annotations

@@ -173,4 +173,7 @@ def _serve(module: str, group: str, side: str, threads: str, keep: str) -> None:
 
 
 if __name__ == "__main__":
-    _serve(*sys.argv[1:])
+    if len(sys.argv) > 1:
+        _serve(*sys.argv[1:])
+    else:
+        print("nothing to measure by itself: see targets.py, align_step.py and loader.py")

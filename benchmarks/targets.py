@@ -1,4 +1,4 @@
-"""All rows of the speed targets in one run: measured interleaved, written as JSON, from which docs/performance.md is filled.
+"""All rows of the speed targets in one run, interleaved, written as JSON from which docs/performance.md is filled.
 
     python benchmarks/targets.py --out docs/results/performance.json [--only mae align ...] [--rounds 5]
     python scripts/fill_performance.py
@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import functools
 import json
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -40,6 +38,7 @@ from ecgcmr.cmr.augmentation import augment_preset as cmr_preset
 from ecgcmr.ecg.augmentation import AUGMENT_PRESETS, EcgAugment
 from ecgcmr.ecg.crop import crop_random
 from ecgcmr.ecg.preprocessing import named_pipeline
+from ecgcmr.hub.folder import write_text
 from ecgcmr.models import EcgMae, create_ecg_encoder
 from ecgcmr.models.config import EcgDecoderConfig
 from ecgcmr.models.ecg_mae import draw_masking
@@ -266,45 +265,40 @@ def profile(side: str = "bf16", batch: int = 32, top: int = 12) -> list[dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("performance.json"))
     parser.add_argument("--rounds", type=int, default=5)
     parts = [*GROUPS, "opening", "memory", "profile"]
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     arguments = parser.parse_args()
-    begin, load = time.perf_counter(), os.getloadavg()[0]
-    report: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {"rows": {}}
+    report: dict[str, Any] = {"rows": {}}
+    if arguments.out.is_file():
+        report = json.loads(arguments.out.read_text())
     if report.get("quick", QUICK) != QUICK:
-        raise SystemExit(
-            f"{arguments.out} holds {'quick' if report['quick'] else 'full'} numbers; choose another --out"
-        )
-    report["quick"] = QUICK
-    report["peak_gflops"] = peaks()
-    for name, group in GROUPS.items():
-        if name not in arguments.only:
-            continue
-        print(f"{name} ... ({time.perf_counter() - begin:.0f} s)", flush=True)
-        found = measure("targets", name, Group(group.sides, group.threads, arguments.rounds))
-        report["rows"] |= {row.title: row_of(row, found) for row in ROWS if row.group == name}
+        raise SystemExit(f"{arguments.out} holds numbers of other sizes (quick: {report['quick']}); take another --out")
+    report |= {"quick": QUICK, "peak_gflops": peaks()}
+    begin, load = time.perf_counter(), os.getloadavg()[0]
     extra: dict[str, Callable[[], Any]] = {
         "opening": loader.opening,
-        "memory": functools.partial(align_step.memory_at),
-        "profile": lambda: {"bf16": profile("bf16", 32 // SMALL), "fp32": profile("fp32", 32 // SMALL)},
+        "memory": align_step.memory_at,
+        "profile": lambda: {side: profile(side, 32) for side in ("bf16", "fp32")},
     }
-    for name, make in extra.items():
-        if name in arguments.only:
-            print(f"{name} ... ({time.perf_counter() - begin:.0f} s)", flush=True)
-            report[name] = make()
-    report["shares"] = shares(report["rows"], report["peak_gflops"])
-    report["machine"] = {
-        "processor": processor_name(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "load_average": [load, os.getloadavg()[0]],
-        "seconds": time.perf_counter() - begin,
-    }
-    with tempfile.NamedTemporaryFile("w", dir=arguments.out.parent, suffix=".partial", delete=False) as file:
-        file.write(json.dumps(report, indent=1) + "\n")
-    Path(file.name).replace(arguments.out)
+    for name in arguments.only:
+        print(f"{name} ... ({time.perf_counter() - begin:.0f} s)", flush=True)
+        if name in extra:
+            report[name] = extra[name]()
+        else:
+            group = GROUPS[name]
+            found = measure("targets", name, Group(group.sides, group.threads, arguments.rounds))
+            report["rows"] |= {row.title: row_of(row, found) for row in ROWS if row.group == name}
+        report["rows"] = {row.title: report["rows"][row.title] for row in ROWS if row.title in report["rows"]}
+        report["shares"] = shares(report["rows"], report["peak_gflops"])
+        report["machine"] = {
+            "processor": processor_name(),
+            "cores": os.cpu_count(),
+            "torch": torch.__version__,
+            "load_average": [load, os.getloadavg()[0]],
+        }
+        write_text(arguments.out, json.dumps(report, indent=1) + "\n")  # after each part: a long run may be stopped
     for title, row in report["rows"].items():
         times = row["times_shipped"]["median"], row["times_malloc"]["median"]
         print(f"{title:<44} {row['ours']['median']:>9.1f}/s  x{times[0]:.2f}, x{times[1]:.2f}  met: {row['met']}")

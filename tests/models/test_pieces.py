@@ -35,11 +35,9 @@ def test_piece_rows__keep_the_widest_layer_small() -> None:
         encoder = create_ecg_encoder(preset, length)
         rows = piece_rows(encoder)
         assert rows is not None
+        first: nn.Linear = encoder.blocks[0].mlp.fc1
         with torch.no_grad():
-            widest: list[int] = []
-            for block in encoder.blocks:
-                block.mlp.fc1.register_forward_hook(lambda layer, inputs, out: widest.append(out.nbytes))
-            encoder(torch.zeros(1, 12, length))
-        assert rows * max(widest) <= module.PIECE_BYTES or rows == 1
-        assert (rows + 1) * max(widest) > module.PIECE_BYTES
+            widest = first(encoder.forward_tokens(torch.zeros(1, 12, length))).nbytes
+        assert rows * widest <= module.PIECE_BYTES or rows == 1
+        assert (rows + 1) * widest > module.PIECE_BYTES
     assert piece_rows(nn.Linear(2, 2)) is None

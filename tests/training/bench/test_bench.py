@@ -104,11 +104,10 @@ def test_counted_operations__include_fused_attention() -> None:
 
 def test_counted_operations__are_the_known_ones_of_the_published_sizes(noise: Path) -> None:
     """5.45 G for a step of the masked autoencoder and 3.64 G for an embedding; 24 + 11 G for an alignment step."""
-    mae, data = build(run_config("reference", "mae", noise, 4))
-    assert flops_of_step(mae, run_config("reference", "mae", noise, 4), data, CPU) / 1e9 == pytest.approx(
-        5.45, rel=0.02
-    )
-    align, pairs = build(run_config("reference", "align", noise, 4))
+    masked, paired = (run_config("reference", stage, noise, 4) for stage in ("mae", "align"))
+    mae, data = build(masked)
+    assert flops_of_step(mae, masked, data, CPU) / 1e9 == pytest.approx(5.45, rel=0.02)
+    align, pairs = build(paired)
     embedding = Embedding(align, CPU, low=False)
     assert flops_of_embedding(embedding, pairs) / 1e9 == pytest.approx(3.64, rel=0.02)
     counted = flops_of_step(align, paired, pairs, CPU) / 1e9
