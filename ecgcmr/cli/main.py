@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ecgcmr import __version__
-from ecgcmr.cli import data, embed, labels, privacy, splits, weights
+from ecgcmr.cli import bench, data, embed, labels, privacy, runs, splits, weights
 from ecgcmr.cli.errors import plain_console, user_errors
 
 app = typer.Typer(
@@ -19,10 +19,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+bench.register(app)
 data.register(app)
 embed.register(app)
 labels.register(app)
 privacy.register(data.cohort_app)
+runs.register(app)
 splits.register(data.cohort_app)
 app.add_typer(weights.weights_app, name="weights")
 

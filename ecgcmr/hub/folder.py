@@ -115,10 +115,10 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         write_synced(partial, text.encode())
+        partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise OSError(error.errno, f"{path} was not written: {error.strerror}") from error
-    partial.replace(path)
 
 
 def independent_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ from ecgcmr.hub.stream import Failed, Row, StreamKeywords, StreamOptions, stream
 from ecgcmr.hub.tables import TableMaker, Verb, embedding_matrix, ledger, warn_of_gaps
 from ecgcmr.hub.weights import Weights, load_weights
 from ecgcmr.hub.windows import Cutter
+from ecgcmr.models.pieces import encode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -295,10 +296,10 @@ class LoadedModel:
         ecg_BLT = ecg_BLT.to(self.device)
         with self._autocast():
             if len(leads) == len(LEADS):
-                embedding = encoder(ecg_BLT)
+                embedding = encode(encoder, ecg_BLT)
             else:
                 keep = visible_patches(encoder, leads).to(self.device)
-                embedding = encoder(ecg_BLT, keep=keep.expand(len(ecg_BLT), -1))
+                embedding = encode(encoder, ecg_BLT, keep.expand(len(ecg_BLT), -1))
         embedding = embedding.float()
         return embedding if verb == "embed" else self.predict_from(embedding, known.of(items) if known else None)
 

@@ -10,8 +10,8 @@ from contourpy import contour_generator
 from numpy.typing import NDArray
 
 from ecgcmr.cmr.cine import Cine
+from ecgcmr.drawing.svg import Svg, number, to_gray
 from ecgcmr.report.page import Figure
-from ecgcmr.report.svg import Svg, number, to_gray
 
 CONTOUR_COLORS = {1: "#ffb000", 2: "#4cc9f0", 3: "#c8f04c"}
 _GAP, _TITLE = 3.0, 9.0

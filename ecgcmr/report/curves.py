@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ecgcmr.drawing.axes import Panel, padded, round_ticks
+from ecgcmr.drawing.svg import INK, MUTED, Svg, polyline
 from ecgcmr.evaluation.calibration import reliability_curve
-from ecgcmr.report.axes import Panel, padded, round_ticks
 from ecgcmr.report.page import Figure
 from ecgcmr.report.palette import ArmStyle, draw_marker
-from ecgcmr.report.svg import INK, MUTED, Svg, polyline
 
 WIDTH, HEIGHT = 360.0, 270.0
 _BOX = (52.0, 26.0, WIDTH - 72, HEIGHT - 72)

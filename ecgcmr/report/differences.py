@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ecgcmr.report.axes import Panel, padded, round_ticks
+from ecgcmr.drawing.axes import Panel, padded, round_ticks
+from ecgcmr.drawing.svg import INK, MUTED, Svg
 from ecgcmr.report.page import Figure
 from ecgcmr.report.palette import GOOD
-from ecgcmr.report.svg import INK, MUTED, Svg
 
 WIDTH = 424.0
 WORSE = "#b8430b"

@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ecgcmr.drawing.svg import UNIQUE, Svg, polyline
 from ecgcmr.ecg.recording import EcgRecording
 from ecgcmr.report.page import Figure
-from ecgcmr.report.svg import UNIQUE, Svg, polyline
 
 MM_PER_S, MM_PER_MV = 25.0, 10.0
 COLUMNS = (("I", "II", "III"), ("aVR", "aVL", "aVF"), ("V1", "V2", "V3"), ("V4", "V5", "V6"))

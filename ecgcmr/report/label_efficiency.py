@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ecgcmr.drawing.axes import Panel, padded, round_ticks
+from ecgcmr.drawing.svg import MUTED, Svg
 from ecgcmr.evaluation.metrics import METRICS
-from ecgcmr.report.axes import Panel, padded, round_ticks
 from ecgcmr.report.page import Figure
 from ecgcmr.report.palette import ArmStyle, draw_marker
-from ecgcmr.report.svg import MUTED, Svg
 
 WIDTH, HEIGHT = 360.0, 270.0
 R2_FLOOR = -0.3

@@ -15,8 +15,8 @@ from typing import Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ecgcmr.drawing.svg import UNIQUE
 from ecgcmr.report.palette import ArmStyle, swatch
-from ecgcmr.report.svg import UNIQUE
 
 MAX_BYTES = 5_000_000
 DISCLAIMER = (

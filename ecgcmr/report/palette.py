@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ecgcmr.report.svg import Svg, polygon
+from ecgcmr.drawing.svg import Svg, polygon
 
 
 @dataclass(frozen=True)

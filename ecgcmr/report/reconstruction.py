@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ecgcmr.drawing.svg import GRID, INK, MUTED, Svg, polyline
 from ecgcmr.report.page import Figure
-from ecgcmr.report.svg import GRID, INK, MUTED, Svg, polyline
 
 WIDTH, ROW, LEFT, HEAD = 400.0, 74.0, 32.0, 30.0
 _ORIGINAL, _MADE, _HIDDEN = "#8a94a0", "#0a5ea8", "#fdecd2"

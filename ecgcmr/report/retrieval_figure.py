@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ecgcmr.report.axes import Panel, round_ticks
+from ecgcmr.drawing.axes import Panel, round_ticks
+from ecgcmr.drawing.svg import GRID, INK, MUTED, Svg, polyline, to_gray
 from ecgcmr.report.page import Figure
 from ecgcmr.report.palette import GOOD, ArmStyle
-from ecgcmr.report.svg import GRID, INK, MUTED, Svg, polyline, to_gray
 
 WIDTH, HEIGHT = 360.0, 270.0
 NOTE_LINE = 14.0  # height of a line below a match

@@ -38,3 +38,19 @@ def keep_freed_memory(top_pad_mib: int = 256) -> bool:
     accepted = sum(mallopt(parameter, value) for parameter, value in wanted) == len(wanted)
     log.debug("glibc keeps freed memory: %s", accepted)
     return accepted
+
+
+def release_freed_memory() -> bool:
+    """Give freed memory back to the system, which `keep_freed_memory` otherwise keeps; between two measurements.
+
+    Returns:
+        Whether anything was given back; False without glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        trim = ctypes.CDLL("libc.so.6").malloc_trim
+    except (OSError, AttributeError):
+        return False
+    trim.argtypes, trim.restype = [ctypes.c_size_t], ctypes.c_int
+    return bool(trim(0))

@@ -29,6 +29,7 @@ from ecgcmr.training.distributed import (
 )
 from ecgcmr.training.initialize import load_initial
 from ecgcmr.training.keeper import LAST, load_for_resume, recover_all
+from ecgcmr.training.learning_curves import draw_learning_curves
 from ecgcmr.training.loop import Feeds, Trainer
 from ecgcmr.training.precision import agree_on_precision
 from ecgcmr.training.progress import ProgressCallback, show_progress
@@ -186,6 +187,8 @@ def _train(
         accelerator.wait_for_everyone()
     finally:
         rows.close()
+        if accelerator.is_main_process:
+            draw_learning_curves(folder)
         close_accelerator(accelerator)
 
 

@@ -4,11 +4,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from ecgcmr.drawing.svg import Svg, png
 from ecgcmr.ecg.recording import EcgRecording
 from ecgcmr.report.ecg_paper import ecg_paper
 from ecgcmr.report.page import DISCLAIMER, Figure, Headline, LegendEntry, Section, Table, build_report, paragraphs
 from ecgcmr.report.palette import BOTH, CEILING, arm_styles
-from ecgcmr.report.svg import Svg, png
 
 VOID = {"meta", "img", "br", "line", "rect", "path", "circle", "polygon", "image"}
 

@@ -48,6 +48,7 @@ def test_pretrain__writes_exactly(make_config: MakeConfig) -> None:
         "checkpoints/last/model.safetensors",
         "checkpoints/last/train_state.pt",
         "config.yaml",
+        "learning_curves.svg",
         "metrics.jsonl",
         "summary.json",
         "train.log",

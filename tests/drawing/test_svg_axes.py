@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ecgcmr.report.axes import Panel, padded, round_ticks, tick_labels
-from ecgcmr.report.svg import Svg, number, png, polyline, to_gray
+from ecgcmr.drawing.axes import Panel, padded, round_ticks, tick_labels
+from ecgcmr.drawing.svg import Svg, number, png, polyline, to_gray
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (4, 6, 3)])
