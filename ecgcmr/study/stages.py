@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ecgcmr.demo.memory import MemoryWatch
+from ecgcmr.study.memory import MemoryWatch
 
 Report = Callable[[float], None]
 """A stage calls it with the share of its own work that is done, from 0 to 1."""
