@@ -10,7 +10,12 @@ from ecgcmr.models.config import ModelConfig
 from ecgcmr.objectives.align import ClipAlign, ClipAlignConfig
 from ecgcmr.objectives.align_barlow import BarlowAlign, BarlowAlignConfig
 from ecgcmr.objectives.align_labels import LabelAlign, LabelAlignConfig
+from ecgcmr.objectives.align_ntxent import NtXentAlign, NtXentAlignConfig
+from ecgcmr.objectives.align_phases import PhaseAlign, PhaseAlignConfig
+from ecgcmr.objectives.align_phenotype import PhenotypeAlign, PhenotypeAlignConfig
+from ecgcmr.objectives.align_relational import RelationalAlign, RelationalAlignConfig
 from ecgcmr.objectives.align_siglip import SiglipAlign, SiglipAlignConfig
+from ecgcmr.objectives.align_temporal import TemporalAlign, TemporalAlignConfig
 from ecgcmr.objectives.align_vicreg import VicregAlign, VicregAlignConfig
 from ecgcmr.objectives.base import Objective
 from ecgcmr.objectives.facts import DataFacts
@@ -27,6 +32,11 @@ ObjectiveConfig = Annotated[
     | BarlowAlignConfig
     | VicregAlignConfig
     | LabelAlignConfig
+    | NtXentAlignConfig
+    | PhenotypeAlignConfig
+    | RelationalAlignConfig
+    | PhaseAlignConfig
+    | TemporalAlignConfig
     | SupervisedConfig
     | SurvivalConfig,
     Field(discriminator="name"),
@@ -40,6 +50,11 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "barlow_align": BarlowAlign,
     "vicreg_align": VicregAlign,
     "label_align": LabelAlign,
+    "ntxent_align": NtXentAlign,
+    "phenotype_align": PhenotypeAlign,
+    "relational_align": RelationalAlign,
+    "phase_align": PhaseAlign,
+    "temporal_align": TemporalAlign,
     "supervised": Supervised,
     "survival": Survival,
 }

@@ -1,12 +1,13 @@
 """Small objectives and batches that the tests of this room share."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from pydantic import TypeAdapter
 
 from ecgcmr.cohort.batch import Batch
-from ecgcmr.models.config import ModelConfig
+from ecgcmr.models.config import CmrEncoderConfig, ModelConfig
 from ecgcmr.objectives import DataFacts, LabelFact, Objective, ObjectiveOutput, build_objective
 from ecgcmr.objectives.registry import ObjectiveConfig
 
@@ -18,7 +19,16 @@ LABELS = (
 FACTS = DataFacts(ecg_samples=100, ecg_rate_hz=100.0, cmr_shape=(3, 32, 32), labels=LABELS)
 # The same columns of `make_batch` read as a follow-up time and an event.
 OUTCOME = (LabelFact("MI_time_years", "time", "years"), LabelFact("MI_event", "event"), LABELS[2])
-SURVIVAL_FACTS = DataFacts(ecg_samples=100, ecg_rate_hz=100.0, cmr_shape=(3, 32, 32), labels=OUTCOME)
+SURVIVAL_FACTS = replace(FACTS, labels=OUTCOME)
+MEASURED = (LABELS[0], LabelFact("EF", "regression", "%", 140.0, 20.0), LABELS[2])
+# What single objectives ask of the data; `make_batch` follows the shape of the studies.
+FACTS_OF = {
+    "survival": SURVIVAL_FACTS,
+    "relational_align": replace(FACTS, labels=MEASURED),
+    "temporal_align": replace(FACTS, cmr_shape=(2, 4, 32, 32)),
+}
+CINE = {"name": "cine_transformer", "cine": {"width": 16, "depth": 1, "heads": 2, "stem": 8}}
+ENCODER_OF = {"temporal_align": CINE}
 _DECODER = {"preset": "nano", "width": 16, "heads": 2}
 
 CASES: dict[str, dict[str, Any]] = {
@@ -40,6 +50,15 @@ CASES: dict[str, dict[str, Any]] = {
     "soft positives": {"name": "label_align", "width": 1.0, "floor": 0.2},
     "nearest positives": {"name": "label_align", "positives": "nearest", "k": 2, "width": 1.0, "floor": 0.1},
     "similar removed": {"name": "label_align", "positives": "remove", "width": 1.0, "floor": 0.6},
+    "like patterns removed": {"name": "label_align", "positives": "remove", "similarity": "cosine", "floor": 0.9},
+    "ntxent": {"name": "ntxent_align"},
+    "phenotype weights": {"name": "phenotype_align"},
+    "relations": {"name": "relational_align"},
+    "relations frozen teacher": {"name": "relational_align", "freeze_cmr": True},
+    "two phases": {"name": "phase_align"},
+    "two phases shared": {"name": "phase_align", "shared_encoder": True, "ed_es": 0.5},
+    "phases of beats": {"name": "temporal_align", "local_weight": 0.5},
+    "phases of windows": {"name": "temporal_align", "beat": "window", "bins": 2, "token_drop": 0.25},
     "cox": {"name": "survival"},
     "discrete hazards": {"name": "survival", "loss": "discrete", "cuts": [120.0, 140.0, 160.0]},
 }
@@ -59,19 +78,27 @@ def model_config(
 def build(fields: dict[str, Any], model: ModelConfig | None = None, facts: DataFacts | None = None) -> Objective:
     """Build an objective as a run file would, always with the same weights."""
     torch.manual_seed(0)
-    facts = facts or (SURVIVAL_FACTS if fields["name"] == "survival" else FACTS)
+    facts = facts or FACTS_OF.get(fields["name"], FACTS)
     config = TypeAdapter(ObjectiveConfig).validate_python(fields)
-    return build_objective(config, model or model_config(), facts)
+    model = model or model_config()
+    if fields["name"] in ENCODER_OF:
+        model = model.model_copy(update={"cmr": CmrEncoderConfig.model_validate(ENCODER_OF[fields["name"]])})
+    return build_objective(config, model, facts)
 
 
-def make_batch(rows: int, dtype: torch.dtype = torch.float32) -> Batch:
-    """A batch with a missing ECG, a missing study, a repeated subject and missing labels, from 8 rows on."""
+def make_batch(rows: int, dtype: torch.dtype = torch.float32, name: str = "") -> Batch:
+    """A batch with a missing ECG, a missing study, a repeated subject and missing labels, from 8 rows on.
+
+    Studies have the shape that the objective of that name is built for.
+    """
+    shape = FACTS_OF.get(name, FACTS).cmr_shape
+    assert shape is not None
     random = torch.Generator().manual_seed(11)
     labels = torch.randn(rows, 3, generator=random, dtype=dtype) * 30 + 140
     labels[:, 1] = (torch.arange(rows) % 3 == 0).to(dtype)
     batch = Batch(
         ecg=torch.randn(rows, 12, 160, generator=random, dtype=dtype),
-        cmr=torch.rand(rows, 3, 32, 32, generator=random, dtype=dtype),
+        cmr=torch.rand(rows, *shape, generator=random, dtype=dtype),
         has_ecg=torch.ones(rows, dtype=torch.bool),
         has_cmr=torch.ones(rows, dtype=torch.bool),
         subject=torch.arange(rows) + 100,
