@@ -17,6 +17,7 @@ from ecgcmr.objectives.align_relational import RelationalAlign, RelationalAlignC
 from ecgcmr.objectives.align_siglip import SiglipAlign, SiglipAlignConfig
 from ecgcmr.objectives.align_temporal import TemporalAlign, TemporalAlignConfig
 from ecgcmr.objectives.align_vicreg import VicregAlign, VicregAlignConfig
+from ecgcmr.objectives.align_views import ViewAlign, ViewAlignConfig
 from ecgcmr.objectives.base import Objective
 from ecgcmr.objectives.facts import DataFacts
 from ecgcmr.objectives.image_contrastive import CmrSimclr, CmrSimclrConfig
@@ -37,6 +38,7 @@ ObjectiveConfig = Annotated[
     | RelationalAlignConfig
     | PhaseAlignConfig
     | TemporalAlignConfig
+    | ViewAlignConfig
     | SupervisedConfig
     | SurvivalConfig,
     Field(discriminator="name"),
@@ -55,6 +57,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "relational_align": RelationalAlign,
     "phase_align": PhaseAlign,
     "temporal_align": TemporalAlign,
+    "view_align": ViewAlign,
     "supervised": Supervised,
     "survival": Survival,
 }

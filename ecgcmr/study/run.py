@@ -130,19 +130,21 @@ def check_cohort(plan: Plan) -> None:
 
 def prepare(plan: Plan) -> None:
     """Run each preprocessing over the cohort once, so that the workers find it done."""
-    from ecgcmr.cohort.dataset import DatasetOptions, PairedDataset
+    from ecgcmr.cohort.dataset import DatasetOptions
+    from ecgcmr.cohort.several_views import paired_dataset
     from ecgcmr.training.data import open_source
 
     seen = set()
     for job in plan.jobs:
         if job.config is None:
             continue
-        source = open_source(job.config.data)
-        key = source.ecg_pipeline.fingerprint(), source.cmr_pipeline.fingerprint(), job.config.data.ecg.dtype
+        source, data = open_source(job.config.data), job.config.data
+        pipelines = source.ecg_pipeline, source.cmr_pipeline
+        key = *(pipeline.fingerprint() for pipeline in pipelines), data.ecg.dtype, data.cmr.views
         if key not in seen:
             seen.add(key)
-            options = DatasetOptions(ecg_dtype=job.config.data.ecg.dtype)
-            PairedDataset(source.cohort, source.split.train, source.ecg_pipeline, source.cmr_pipeline, options=options)
+            options = DatasetOptions(ecg_dtype=data.ecg.dtype)
+            paired_dataset(data.cmr.views, source.cohort, source.split.train, pipelines, (), options)
 
 
 def _command(config: Path, out: Path, overrides: Sequence[str]) -> str:

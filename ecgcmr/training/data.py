@@ -11,6 +11,7 @@ from ecgcmr.cmr.preprocessing import named_pipeline as named_cmr_pipeline
 from ecgcmr.cohort.dataset import DatasetOptions, PairedDataset
 from ecgcmr.cohort.orders import GroupedOrder, WeightedOrder, balanced_shares
 from ecgcmr.cohort.sampler import Order
+from ecgcmr.cohort.several_views import paired_dataset
 from ecgcmr.cohort.splits import Split, open_split
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.ecg.preprocessing import EcgPipeline
@@ -98,7 +99,7 @@ def find_facts(source: Source, config: DataConfig, labeled: PairedDataset | None
     return DataFacts(
         ecg_samples=config.ecg.crop_samples or source.ecg_pipeline.n_samples,
         ecg_rate_hz=source.ecg_pipeline.rate_hz,
-        cmr_shape=source.cmr_pipeline.shape,
+        cmr_shape=config.cmr.study_shape(source.cmr_pipeline.shape),
         labels=_label_facts(labeled) if labeled is not None else (),
     )
 
@@ -143,11 +144,14 @@ def _order(dataset: PairedDataset, config: DataConfig) -> Order | None:
 
 def _dataset(source: Source, config: DataConfig, part: str, modalities: Collection[str]) -> PairedDataset:
     require = "both" if len(modalities) > 1 else next(iter(modalities))
-    dataset = PairedDataset(
+    dataset = paired_dataset(
+        config.cmr.views,
         source.cohort,
         source.split.part(part),
-        source.ecg_pipeline if "ecg" in modalities else None,
-        source.cmr_pipeline if "cmr" in modalities else None,
+        (
+            source.ecg_pipeline if "ecg" in modalities else None,
+            source.cmr_pipeline if "cmr" in modalities else None,
+        ),
         config.labels,
         DatasetOptions(require=require, ecg_dtype=config.ecg.dtype, group=config.group),
     )
@@ -156,7 +160,7 @@ def _dataset(source: Source, config: DataConfig, part: str, modalities: Collecti
 
 
 def _cmr_pipeline(config: CmrData) -> CmrPipeline:
-    given = {key: value for key, value in config.model_dump().items() if key != "pipeline" and value is not None}
+    given = {key: value for key, value in config.model_dump(exclude={"pipeline", "views"}).items() if value is not None}
     return named_cmr_pipeline(config.pipeline, **given)
 
 

@@ -26,6 +26,7 @@ FACTS_OF = {
     "survival": SURVIVAL_FACTS,
     "relational_align": replace(FACTS, labels=MEASURED),
     "temporal_align": replace(FACTS, cmr_shape=(2, 4, 32, 32)),
+    "view_align": replace(FACTS, cmr_shape=(2, 3, 32, 32)),
 }
 CINE = {"name": "cine_transformer", "cine": {"width": 16, "depth": 1, "heads": 2, "stem": 8}}
 ENCODER_OF = {"temporal_align": CINE}
@@ -59,6 +60,8 @@ CASES: dict[str, dict[str, Any]] = {
     "two phases shared": {"name": "phase_align", "shared_encoder": True, "ed_es": 0.5},
     "phases of beats": {"name": "temporal_align", "local_weight": 0.5},
     "phases of windows": {"name": "temporal_align", "beat": "window", "bins": 2, "token_drop": 0.25},
+    "two views": {"name": "view_align", "first_second": 0.5},
+    "two views frozen": {"name": "view_align", "freeze_cmr": True},
     "cox": {"name": "survival"},
     "discrete hazards": {"name": "survival", "loss": "discrete", "cuts": [120.0, 140.0, 160.0]},
 }

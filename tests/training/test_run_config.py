@@ -140,8 +140,8 @@ def test_keys__are_frozen() -> None:
     assert found == {
         "data": [
             "cohort", "split", "ecg", "ecg.pipeline", "ecg.crop_samples", "ecg.dtype", "cmr", "cmr.pipeline",
-            "cmr.crop_mm", "cmr.size", "cmr.slices", "cmr.frames", "labels", "train_subjects", "train_share",
-            "undersample", "val_subjects", "draw_seed", "group", "balance", "weight",
+            "cmr.crop_mm", "cmr.size", "cmr.slices", "cmr.frames", "cmr.views", "labels", "train_subjects",
+            "train_share", "undersample", "val_subjects", "draw_seed", "group", "balance", "weight",
         ],
         "init": ["ecg", "cmr", "decoder", "allow_other_pipeline", "allow_other_split", "fresh_fc_norm"],
         "optim": [
