@@ -19,7 +19,7 @@ from ecgcmr.report.retrieval_figure import recall_bars
 from ecgcmr.report.sections import ReportPlan, metric_label, results_table_section
 from ecgcmr.study.plan import Plan
 from ecgcmr.study.score import MAIN_METRIC, PROBE, RETRIEVAL
-from ecgcmr.study.table import markdown, study_table
+from ecgcmr.study.table import MEASURES, markdown, study_table
 
 ABOUT_TABLE = """Frozen ECG embeddings with a ridge probe (mean R² over measurements) or a logistic one (mean AUROC
 over diagnoses), on {held_out:,} held-out subjects; means over {seeds} trainings, each with a label draw of its own.
@@ -53,7 +53,7 @@ def write_pages(plan: Plan, command: str) -> None:
     held_out = int(results.loc[results["protocol"] == PROBE, "n_subjects"].max())
     about = ABOUT_TABLE.format(held_out=held_out, seeds=len(study.seeds), n=stars)
     sections = [
-        Section("Comparison", about, tables=[Table(columns, rows)]),
+        Section("Comparison", about, tables=_tables(results, titles, study.compare_to)),
         *_difference_sections(named, list(titles.values()), titles[study.compare_to]),
         *_retrieval_sections(named, list(titles.values())),
         results_table_section(named, _report_plan(plan, cohort, titles)),
@@ -69,6 +69,12 @@ def write_pages(plan: Plan, command: str) -> None:
         "ecgcmr": __version__,
     }
     build_report(plan.out / "report.html", study.title, study.about, sections, facts)
+
+
+def _tables(results: pd.DataFrame, titles: dict[str, str], compare_to: str) -> list[Table]:
+    """The comparison in tables that fit on a page."""
+    tables = [study_table(results, titles, compare_to, [measure]) for measure in MEASURES]
+    return [Table(columns, rows) for columns, rows in tables if {cell for row in rows for cell in row[1:]} - {"–"}]
 
 
 def _report_plan(plan: Plan, cohort: Cohort, titles: dict[str, str]) -> ReportPlan:
