@@ -157,7 +157,7 @@ def shared_space(weights: Weights, cohort: Cohort, split: Split) -> dict[str, ND
         both[modality] = embed(weights, dataset, modality, options=options, projection=head)
     subjects = np.intersect1d(both["ecg"].subjects, both["cmr"].subjects)
     space: dict[str, NDArray[np.generic]] = {"subjects": subjects}
-    for modality, one in both.items():
+    for name, one in both.items():
         place = {int(subject): row for row, subject in reversed(list(enumerate(one.subjects)))}  # the first of each
-        space[modality] = one.values[[place[int(subject)] for subject in subjects]]
+        space[name] = one.values[[place[int(subject)] for subject in subjects]]
     return space
