@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -25,6 +25,11 @@ def valid_names(model: type[BaseModel], tree: Mapping[str, Any], prefix: str = "
         names.append(prefix + name)
         below = tree.get(name) if isinstance(tree, Mapping) else None
         below = below if isinstance(below, Mapping) else {}
+        if get_origin(field.annotation) in (dict, Mapping):  # sections with names of the user's choice
+            for key, section in below.items():
+                for part in _models_in(field.annotation):
+                    names.extend(valid_names(part, section, f"{prefix}{name}.{key}."))
+            continue
         for part in _chosen(list(_models_in(field.annotation)), below):
             names.extend(valid_names(part, below, f"{prefix}{name}."))
     return names

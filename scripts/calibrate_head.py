@@ -12,8 +12,8 @@ from pathlib import Path
 from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.cohort.splits import open_split
 from ecgcmr.cohort.store import Cohort
-from ecgcmr.demo.arms import Predict, input_length
-from ecgcmr.evaluation.embeddings import EmbedOptions, embed
+from ecgcmr.demo.arms import Predict
+from ecgcmr.evaluation.embeddings import EmbedOptions, embed, input_length
 from ecgcmr.hub import load_weights, save_weights
 from ecgcmr.hub.card import Card
 from ecgcmr.hub.intervals import interval_options

@@ -2,6 +2,7 @@
 
 python scripts/fill_results.py [--demo runs/demo/results.json] [--real runs/real_ecg/results.json]
                                [--released runs/release/study/*/results.json]
+                               [--alignment runs/alignment_study/results.json]
 
 Without arguments the tables are written anew from docs/results/. A test holds the pages to those files.
 """
@@ -18,6 +19,8 @@ from typing import Any
 import pandas as pd
 
 from ecgcmr.evaluation.results import read_results, write_results
+from ecgcmr.study.config import load_study
+from ecgcmr.study.table import study_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -172,6 +175,24 @@ def _released(table: pd.DataFrame) -> list[str]:
     return [arm for arm in dict.fromkeys(table["arm"]) if not arm.startswith("scratch:")]
 
 
+def alignment_table(table: pd.DataFrame, measures: Sequence[str]) -> str:
+    """Ways to align by some measures, with differences to one of them."""
+    study = load_study(ROOT / "configs" / "study" / "alignment.yaml")
+    titles = {arm: spec.title for arm, spec in study.arms.items() if (table["arm"] == arm).any()}
+    return markdown(*study_table(table, titles, study.compare_to, measures))
+
+
+def alignment_size(table: pd.DataFrame) -> str:
+    """How much the study behind the tables had to go by."""
+    probes = table[table["protocol"] == "probe"]
+    held_out = int(probes["n_subjects"].max())
+    counts = " and ".join(f"{int(count):,}" for count in sorted(probes["n_labels"].dropna().unique()))
+    text = f"{held_out:,} held-out simulated subjects; probes of {counts} labelled ones; means of three trainings."
+    if held_out < 100:
+        text += " **Too few to tell methods apart: this is a trial of the machinery, not a result.**"
+    return text
+
+
 PLACES: tuple[tuple[str, str, str, Callable[[pd.DataFrame], str]], ...] = (
     ("README.md", "demo-table", "demo_standard.json", demo_table),
     ("docs/real_ecg.md", "real-table", "real_ecg.json", real_table),
@@ -180,7 +201,14 @@ PLACES: tuple[tuple[str, str, str, Callable[[pd.DataFrame], str]], ...] = (
     ("README.md", "released-differences", "released.json", released_differences),
     ("docs/released_weights.md", "released-table", "released.json", released_table),
     ("docs/released_weights.md", "released-differences", "released.json", released_differences),
-)
+    ("docs/alignments.md", "alignment-size", "alignment_study.json", alignment_size),
+    ("docs/alignments.md", "alignment-r2", "alignment_study.json", lambda table: alignment_table(table, ["r2"])),
+    ("docs/alignments.md", "alignment-auroc", "alignment_study.json", lambda table: alignment_table(table, ["auroc"])),
+    (
+        "docs/alignments.md", "alignment-retrieval", "alignment_study.json",
+        lambda table: alignment_table(table, ["retrieval"]),
+    ),
+)  # fmt: skip
 """Page, marker, results file, table."""
 
 
@@ -202,6 +230,7 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, help="results.json of a standard demo")
     parser.add_argument("--real", type=Path, help="results.json of the study on real ECGs")
     parser.add_argument("--released", type=Path, nargs="+", help="results.json of the studies of released encoders")
+    parser.add_argument("--alignment", type=Path, help="results.json of the study of ways to align")
     arguments = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     given_files = (
@@ -211,6 +240,10 @@ def main() -> None:
     for given, name in given_files:
         if given is not None:
             write_results(RESULTS / name, trim(read_results(given)))
+    if arguments.alignment is not None:
+        everything = trim(read_results(arguments.alignment))
+        kept = [row for row in everything if row["target"] == "macro" or row["protocol"] == "retrieval"]
+        write_results(RESULTS / "alignment_study.json", kept)
     if arguments.released:
         studies = [row for path in arguments.released for row in trim(read_results(path))]
         write_results(RESULTS / "released.json", [row for row in studies if row["target"] == "macro"])

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 cohort_app = typer.Typer(no_args_is_help=True, help="Look into a cohort: what is in it, and what is wrong.")
 
-CINE_HELP = "full: short-axis stack and four-chamber view with masks; mid3: three frames of the mid slice; none."
+CINE_HELP = (
+    "full: short-axis stack and four-chamber view with masks; mid: of the stack only its middle slice; "
+    "mid3: three frames of that slice; none."
+)
 
 
 def register(app: typer.Typer) -> None:

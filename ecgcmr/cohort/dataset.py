@@ -297,7 +297,7 @@ class PairedDataset:
         strangers = np.setdiff1d(wanted, self.subjects)
         if len(strangers):
             raise ValueError(f"subset: subject {int(strangers[0])} has no item in this data set")
-        other = object.__new__(PairedDataset)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._take(wanted)
         return other

@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CINE_MODES = ("full", "mid3", "none")
-CHUNK_SUBJECTS = {"full": 8, "mid3": 32, "none": 32}  # a whole stack is 9 MiB a subject; a chunk is lost by a kill
+CINE_MODES = ("full", "mid", "mid3", "none")
+CHUNK_SUBJECTS = {
+    "full": 8,
+    "mid": 32,
+    "mid3": 32,
+    "none": 32,
+}  # a whole stack is 9 MiB a subject; a chunk is lost by a kill
 CINE_DTYPE = "uint8"
 Progress = Callable[[int, int], None]
 
@@ -48,7 +53,8 @@ def simulate_cohort(
         n_subjects: Number of subjects.
         seed: Seed of the population and of the default split (70/10/20 by subject).
         workers: Processes; does not change a byte.
-        cine: "full" (short-axis stack and four-chamber view with masks), "mid3" (mid slice, three frames) or "none".
+        cine: "full" (short-axis stack and four-chamber view with masks), "mid" (the same with the middle slice only),
+            "mid3" (mid slice, three frames) or "none".
         design: Prevalences and nuisance scales; None for the default.
         progress: Called with (subjects done, subjects in all) after each chunk.
         force: Replace a finished cohort at `out`.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,13 +16,12 @@ from ecgcmr.cohort.splits import Split, open_split, write_split
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.demo import learning
 from ecgcmr.demo.context import DIAGNOSES, MEASUREMENTS, SCRATCH, Arm, DemoContext
-from ecgcmr.demo.stages import Report
-from ecgcmr.evaluation.embeddings import Embeddings, EmbedOptions, embed
+from ecgcmr.evaluation.embeddings import Embeddings, embed, window_options
 from ecgcmr.evaluation.label_draws import draw_labels
 from ecgcmr.evaluation.predictions import make_predictions, read_predictions, write_predictions
 from ecgcmr.evaluation.probes import LogisticProbe, RidgeProbe
 from ecgcmr.hub import load_weights
-from ecgcmr.hub.weights import Weights
+from ecgcmr.study.stages import Report
 
 TARGETS = (*MEASUREMENTS, *DIAGNOSES)
 VAL_SHARE = 4  # one validation label (early stopping, thresholds) for every four training labels
@@ -84,30 +82,14 @@ def embed_arm(context: DemoContext, arm: Arm) -> ArmEmbedding:
     ecg, cmr = (weights.ecg_pipeline, None) if arm.modality == "ecg" else (None, weights.cmr_pipeline)
     dataset = PairedDataset(Cohort.open(context.cohort), subjects, ecg, cmr, labels=TARGETS)
     head = weights.modules.get(f"{arm.modality}_projection")
-    found = embed(weights, dataset, arm.modality, options=_options(weights, arm.modality, dataset))
+    found = embed(weights, dataset, arm.modality, options=window_options(weights, arm.modality, dataset.ecg_shape[-1]))
     projected = None
     if head is not None:
-        projected = embed(
-            weights, dataset, arm.modality, options=_options(weights, arm.modality, dataset, 1), projection=head
-        ).values
+        first = window_options(weights, arm.modality, dataset.ecg_shape[-1], windows=1)
+        projected = embed(weights, dataset, arm.modality, options=first, projection=head).values
     result = ArmEmbedding(found.subjects, found.values, projected, found.labels)
     _save_embedding(path, result)
     return result
-
-
-def _options(weights: Weights, modality: str, dataset: PairedDataset, crops: int = 4) -> EmbedOptions:
-    """Four windows cover the ten seconds, and the embedding is their mean; the shared space takes the first window."""
-    if modality == "cmr":
-        return EmbedOptions()
-    length = input_length(weights)
-    starts = tuple(range(0, dataset.ecg_shape[-1] - length + 1, length))[:crops]
-    return EmbedOptions(crop_samples=length, crop_starts=starts)
-
-
-def input_length(weights: Weights) -> int:
-    """Samples that the ECG encoder takes."""
-    config: Any = weights.modules["ecg"].config
-    return int(config["n_samples"])
 
 
 def _save_embedding(path: Path, found: ArmEmbedding) -> None:
@@ -186,7 +168,8 @@ def predict_run(context: DemoContext, name: str, cohort: Cohort, subjects: NDArr
     weights = load_weights(context.weights(name))
     dataset = PairedDataset(cohort, subjects, weights.ecg_pipeline, None, labels=TARGETS)
     head = Predict(weights.modules["head"])
-    return embed(weights, dataset, "ecg", options=_options(weights, "ecg", dataset), projection=head)
+    options = window_options(weights, "ecg", dataset.ecg_shape[-1])
+    return embed(weights, dataset, "ecg", options=options, projection=head)
 
 
 def label_draws(context: DemoContext) -> Sequence[tuple[int | None, int]]:

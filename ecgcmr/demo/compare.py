@@ -10,12 +10,12 @@ from ecgcmr.cohort.splits import open_split
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.demo.arms import ArmEmbedding, embed_arm, label_draws, predictions_path
 from ecgcmr.demo.context import KINDS, MAIN, RIVALS, SCRATCH, Arm, DemoContext
-from ecgcmr.demo.stages import Report
 from ecgcmr.evaluation.bootstrap import SubjectDraws, draw_subjects
 from ecgcmr.evaluation.predictions import read_predictions
 from ecgcmr.evaluation.results import make_row, write_results
 from ecgcmr.evaluation.retrieval import Retrieval, retrieve_both_ways
 from ecgcmr.evaluation.scores import ArmKey, Score, difference, rows, score_predictions
+from ecgcmr.study.stages import Report
 
 METRICS = ("r2", "mae", "pearson_r", "auroc", "auprc", "balanced_accuracy", "brier")
 

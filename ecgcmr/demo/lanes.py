@@ -15,7 +15,7 @@ from queue import Empty
 from typing import Any
 
 from ecgcmr.demo.context import SCRATCH, DemoContext
-from ecgcmr.demo.stages import Report
+from ecgcmr.study.stages import Report
 
 POLL_SECONDS = 0.5
 

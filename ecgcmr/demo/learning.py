@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgcmr.demo.context import DemoContext
-from ecgcmr.demo.stages import Report
+from ecgcmr.study.stages import Report
 from ecgcmr.training.config import RunConfig, load_config
 from ecgcmr.training.progress import ProgressCallback, ProgressEvent
 from ecgcmr.training.run import finetune, pretrain

@@ -18,9 +18,9 @@ import pandas as pd
 from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.cohort.splits import open_split
 from ecgcmr.cohort.store import Cohort
-from ecgcmr.demo.arms import Predict, input_length
+from ecgcmr.demo.arms import Predict
 from ecgcmr.evaluation.bootstrap import draw_subjects
-from ecgcmr.evaluation.embeddings import Embeddings, EmbedOptions, embed
+from ecgcmr.evaluation.embeddings import Embeddings, EmbedOptions, embed, input_length
 from ecgcmr.evaluation.predictions import make_predictions
 from ecgcmr.evaluation.probes import LogisticProbe
 from ecgcmr.evaluation.results import write_results

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.cohort.splits import Split, open_split, write_split
 from ecgcmr.cohort.store import Cohort
-from ecgcmr.demo.arms import Predict, input_length
+from ecgcmr.demo.arms import Predict
 from ecgcmr.evaluation.bootstrap import draw_subjects
-from ecgcmr.evaluation.embeddings import Embeddings, EmbedOptions, embed
+from ecgcmr.evaluation.embeddings import Embeddings, EmbedOptions, embed, input_length
 from ecgcmr.evaluation.label_draws import draw_labels
 from ecgcmr.evaluation.macro import MACRO, macro_mean
 from ecgcmr.evaluation.predictions import make_predictions, read_predictions, write_predictions

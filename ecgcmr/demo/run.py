@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ecgcmr.demo.context import SHUFFLED, DemoContext, open_context
-from ecgcmr.demo.stages import Report, Stage, run_stages
+from ecgcmr.study.stages import Report, Stage, run_stages
 from ecgcmr.training.signals import RunInterrupted
 
 

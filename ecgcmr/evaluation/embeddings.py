@@ -134,6 +134,27 @@ def embed(
     return Embeddings(values, subjects, kept, labels)
 
 
+def input_length(weights: Any) -> int:
+    """Samples that the ECG encoder of loaded weights takes."""
+    config: Any = encoder_of(weights, "ecg").config
+    return int(config["n_samples"])
+
+
+def window_options(weights: Any, modality: Modality, n_samples: int, windows: int = 4) -> EmbedOptions:
+    """Options that cover a recording with windows side by side: the embedding is their mean.
+
+    Args:
+        weights: See `encoder_of`.
+        modality: Studies have no windows.
+        n_samples: Length of a prepared recording [samples].
+        windows: At most this many, from the start on.
+    """
+    if modality == "cmr":
+        return EmbedOptions()
+    length = input_length(weights)
+    return EmbedOptions(crop_samples=length, crop_starts=tuple(range(0, n_samples - length + 1, length))[:windows])
+
+
 def _embed_batch(
     chain: Sequence[nn.Module], batch: Batch, rows: NDArray[np.int64], modality: Modality, options: EmbedOptions
 ) -> tuple[NDArray[Any], ...]:

@@ -25,12 +25,26 @@ def _cmr_encoder(config: dict[str, Any]) -> nn.Module:
     return build_cmr_encoder(config)
 
 
+def _phase_encoder(config: dict[str, Any]) -> nn.Module:
+    from ecgcmr.models.phases import PhaseEncoder
+
+    return PhaseEncoder(config)
+
+
+def _phase_projection(config: dict[str, Any]) -> nn.Module:
+    from ecgcmr.models.phases import PhaseProjection
+
+    return PhaseProjection(config)
+
+
 BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "ecg_vit": EcgViT,
     "ecg_st_vit": EcgStViT,
     "ecg_wav2vec": EcgWav2Vec,
     "ecg_decoder": EcgDecoder,
     "cmr_encoder": _cmr_encoder,
+    "phase_encoder": _phase_encoder,
+    "phase_projection": _phase_projection,
     "projection_head": ProjectionHead.from_config,
     "norm_projection": NormProjection,
     "prediction_head": PredictionHead,

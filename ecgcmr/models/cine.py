@@ -58,13 +58,17 @@ class CineTransformer(nn.Module, Recomputes):
         self.blocks.apply(init_transformer)
 
     def forward(self, cmr: Tensor) -> Tensor:
-        """Embed studies.
+        """Embed studies, given as for `forward_tokens`, to (B, D)."""
+        return self.fc_norm(self.forward_tokens(cmr).flatten(1, 2).mean(dim=1))
+
+    def forward_tokens(self, cmr: Tensor) -> Tensor:
+        """Encode each frame in the light of all others.
 
         Args:
             cmr: (B, V, F, H, W) in [0, 1]; (B, F, H, W) is read as one slice.
 
         Returns:
-            (B, D).
+            Tokens after the last block, before the norm (B, V, F, D).
         """
         if cmr.ndim == 4:
             cmr = cmr[:, None]
@@ -81,7 +85,7 @@ class CineTransformer(nn.Module, Recomputes):
         tokens = tokens + position_codes(slices, frames, self.embed_dim, cmr.device).to(tokens.dtype)
         for block in self.blocks:
             tokens = self.run_block(block, tokens)
-        return self.fc_norm(tokens.mean(dim=1))
+        return tokens.unflatten(1, (slices, frames))
 
 
 def position_codes(slices: int, frames: int, width: int, device: torch.device | None = None) -> Tensor:

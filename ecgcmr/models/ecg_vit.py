@@ -140,7 +140,10 @@ class EcgViT(nn.Module, Recomputes):
 
     def forward(self, ecg_BLT: Tensor, generator: torch.Generator | None = None, keep: Tensor | None = None) -> Tensor:
         """Embed an ECG, (B, L, T) to (B, D): the tokens pooled and normalized; arguments as in `forward_tokens`."""
-        pooled = self.pooled(self.forward_tokens(ecg_BLT, generator, keep))
+        return self.closed(self.pooled(self.forward_tokens(ecg_BLT, generator, keep)))
+
+    def closed(self, pooled: Tensor) -> Tensor:
+        """Apply the norm that follows the pooling, if any, (..., D) to (..., D)."""
         if self.pool in ("pre_norm", "norm_mean"):
             return pooled
         return self.norm(pooled) if self.pool == "cls" else self.fc_norm(pooled)

@@ -2,7 +2,8 @@
 
 Supervised contrast (arXiv 2004.11362) with positives that are told by the distance of labels instead of by classes:
 all of them, weighed by similarity; the k nearest ones; or none, and the nearest ones are taken out of the negatives
-(false-negative removal).
+(false-negative removal). The reference of arXiv 2308.05764 removes by a cosine similarity of 0.9 between subjects and
+takes k = 6: `similarity="cosine"`, with `positives="remove", floor=0.9` or `positives="nearest", k=6`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ecgcmr.objectives.base import Mean, ObjectiveOutput
 from ecgcmr.objectives.contrast import by_rows, excluded_columns, unit_rows
 from ecgcmr.objectives.distributed import gather_rows, gather_with_gradient
 from ecgcmr.objectives.facts import DataFacts
+from ecgcmr.objectives.label_space import LabelSpace, Seen, cosine_similarity, gaussian_similarity
 from ecgcmr.objectives.modules import full_precision
 from ecgcmr.objectives.pair import PairAlign, PairAlignConfig, pair_quality
 
@@ -27,42 +29,30 @@ from ecgcmr.objectives.pair import PairAlign, PairAlignConfig, pair_quality
 class LabelAlignConfig(PairAlignConfig):
     """Contrast with positives by labels; see `PairAlignConfig` for the encoders.
 
-    The similarity of two subjects is exp(-d / (2 width^2)), d being the mean squared difference of the labels that both
-    have, measurements in standard deviations of the training subjects; 0 where they share no label.
+    The similarity of two subjects looks at the labels that both have, measurements in standard deviations of the
+    training subjects; it is 0 where they share no label. `gaussian` is exp(-d / (2 width^2)) of their mean squared
+    difference d, and so needs subjects to be near each other; `cosine` is the cosine of the two vectors of labels,
+    and so asks for the same pattern of deviations from the mean, however large (with one label: the same side).
 
     Attributes:
+        similarity: gaussian or cosine.
         positives: `soft` (all whose similarity reaches `floor`, weighed by it), `nearest` (the k most similar of
             those, weighing 1) or `remove` (none; those that reach `floor` are no negatives).
         k: Number of further positives of `nearest`.
         floor: Least similarity.
-        width: Width of the similarity [standard deviations].
+        width: Width of the gaussian similarity [standard deviations].
         temperature: Softmax temperature tau.
         image_weight: Weight lambda of image-to-ECG; ECG-to-image weighs 1 - lambda.
     """
 
     name: Literal["label_align"] = "label_align"
+    similarity: Literal["gaussian", "cosine"] = "gaussian"
     positives: Literal["soft", "nearest", "remove"] = "soft"
     k: int = Field(default=5, ge=1)
     floor: float = Field(default=0.5, gt=0, le=1)
     width: float = Field(default=0.5, gt=0)
     temperature: float = Field(default=0.1, ge=0.01)
     image_weight: float = Field(default=0.5, ge=0, le=1)
-
-
-def label_similarity(rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], width: float) -> Tensor:
-    """Similarity (B, G) in [0, 1] of labels.
-
-    Args:
-        rows: Labels (B, K), 0 where missing, and whether they are observed (B, K).
-        columns: Those of the global batch, (G, K) each.
-        width: See `LabelAlignConfig`.
-    """
-    (a, seen_a), (b, seen_b) = rows, columns
-    ma, mb = seen_a.to(a.dtype), seen_b.to(b.dtype)
-    a, b = a * ma, b * mb
-    shared = ma @ mb.T
-    distance = (a.square() @ mb.T + ma @ b.square().T - 2 * a @ b.T).clamp(min=0) / shared.clamp(min=1)
-    return torch.where(shared > 0, (-distance / (2 * width**2)).exp(), torch.zeros_like(distance))
 
 
 def soft_contrast(logits: Tensor, weights: Tensor) -> Tensor:
@@ -83,32 +73,24 @@ class LabelAlign(PairAlign):
     """Loss `contrast` of each subject with both modalities."""
 
     config: LabelAlignConfig
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, config: LabelAlignConfig, model: ModelConfig, facts: DataFacts) -> None:
         super().__init__(config, model, facts)
-        if not facts.labels:
-            raise ValueError("objective.name=label_align needs labels to tell who is similar; name them in data.labels")
+        self.label_space = LabelSpace(facts, config.name)
         self.loss_weights = {"contrast": 1.0}
-        measured = [fact.kind == "regression" for fact in facts.labels]
-        means = [fact.mean if is_measured else 0.0 for fact, is_measured in zip(facts.labels, measured, strict=True)]
-        stds = [fact.std if is_measured else 1.0 for fact, is_measured in zip(facts.labels, measured, strict=True)]
-        self.register_buffer("mean", torch.tensor(means), persistent=False)
-        self.register_buffer("std", torch.tensor(stds), persistent=False)
 
     def compare(self, rows: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
         """Compare each subject with all others, and let the similar ones count as their labels say."""
         image, ecg = unit_rows(rows["image"]), unit_rows(rows["ecg"])
-        valid, seen = batch["has_ecg"] & batch["has_cmr"], batch["label_mask"]
-        labels = torch.where(seen, (batch["labels"].to(image.dtype) - self.mean) / self.std, 0.0)
+        valid = batch["has_ecg"] & batch["has_cmr"]
+        labels, seen = self.label_space(batch, image)
         with full_precision(image):
             images, ecgs = gather_with_gradient(image), gather_with_gradient(ecg)
             everyone = gather_rows(labels), gather_rows(seen)
 
             def terms(part: slice) -> dict[str, Tensor]:
                 excluded, own = excluded_columns(batch["subject"], valid, part)
-                similarity = label_similarity((labels[part], seen[part]), everyone, self.config.width)
+                similarity = self._similarity((labels[part], seen[part]), everyone)
                 weights, excluded = self._weights(similarity, excluded, own)
                 found = {"positives": (weights > 0).sum(1).to(image.dtype)}
                 for name, anchors, others in (("image", image[part], ecgs), ("ecg", ecg[part], images)):
@@ -121,6 +103,11 @@ class LabelAlign(PairAlign):
         metrics = {"positives": Mean.over(found["positives"], valid)} | pair_quality(image, ecg, batch)
         losses = {"contrast": torch.where(valid, loss, torch.zeros_like(loss))}
         return ObjectiveOutput(losses, {"contrast": valid}, metrics)
+
+    def _similarity(self, rows: Seen, columns: Seen) -> Tensor:
+        if self.config.similarity == "cosine":
+            return cosine_similarity(rows, columns)
+        return gaussian_similarity(rows, columns, self.config.width)
 
     def _weights(self, similarity: Tensor, excluded: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (B, G) of the positives, 1 for the own column, and the columns that take no part (B, G)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from pydantic import Field
@@ -51,12 +51,20 @@ class PairAlign(Objective):
         super().__init__()
         self.config = config
         self.ecg_encoder = make_ecg_encoder(model, facts)
-        self.cmr_encoder = make_cmr_encoder(model, facts)
+        self.cmr_encoder = self.make_cmr_encoder(model, facts)
         self.ecg_projection = make_projection(model, self.ecg_encoder.embed_dim)
-        self.cmr_projection = make_projection(model, self.cmr_encoder.embed_dim)
+        self.cmr_projection = self.make_cmr_projection(model)
         self.ecg_augment = EcgAugment(config.ecg_augment)
         self.cmr_augment = make_cmr_augment(config.cmr_augment)
         self.train()
+
+    def make_cmr_encoder(self, model: ModelConfig, facts: DataFacts) -> Any:
+        """Build the CMR encoder; alignments that read studies otherwise replace this."""
+        return make_cmr_encoder(model, facts)
+
+    def make_cmr_projection(self, model: ModelConfig) -> Any:
+        """Build the projection behind `cmr_encoder`."""
+        return make_projection(model, self.cmr_encoder.embed_dim)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; frozen encoders stay in evaluation mode."""

@@ -10,9 +10,15 @@ from ecgcmr.models.config import ModelConfig
 from ecgcmr.objectives.align import ClipAlign, ClipAlignConfig
 from ecgcmr.objectives.align_barlow import BarlowAlign, BarlowAlignConfig
 from ecgcmr.objectives.align_labels import LabelAlign, LabelAlignConfig
+from ecgcmr.objectives.align_ntxent import NtXentAlign, NtXentAlignConfig
+from ecgcmr.objectives.align_phases import PhaseAlign, PhaseAlignConfig
+from ecgcmr.objectives.align_phenotype import PhenotypeAlign, PhenotypeAlignConfig
+from ecgcmr.objectives.align_relational import RelationalAlign, RelationalAlignConfig
 from ecgcmr.objectives.align_siglip import SiglipAlign, SiglipAlignConfig
 from ecgcmr.objectives.align_tabular import TabularAlign, TabularAlignConfig
+from ecgcmr.objectives.align_temporal import TemporalAlign, TemporalAlignConfig
 from ecgcmr.objectives.align_vicreg import VicregAlign, VicregAlignConfig
+from ecgcmr.objectives.align_views import ViewAlign, ViewAlignConfig
 from ecgcmr.objectives.base import Objective
 from ecgcmr.objectives.facts import DataFacts
 from ecgcmr.objectives.image_contrastive import CmrSimclr, CmrSimclrConfig
@@ -29,6 +35,12 @@ ObjectiveConfig = Annotated[
     | VicregAlignConfig
     | LabelAlignConfig
     | TabularAlignConfig
+    | NtXentAlignConfig
+    | PhenotypeAlignConfig
+    | RelationalAlignConfig
+    | PhaseAlignConfig
+    | TemporalAlignConfig
+    | ViewAlignConfig
     | SupervisedConfig
     | SurvivalConfig,
     Field(discriminator="name"),
@@ -43,6 +55,12 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "vicreg_align": VicregAlign,
     "label_align": LabelAlign,
     "tabular_align": TabularAlign,
+    "ntxent_align": NtXentAlign,
+    "phenotype_align": PhenotypeAlign,
+    "relational_align": RelationalAlign,
+    "phase_align": PhaseAlign,
+    "temporal_align": TemporalAlign,
+    "view_align": ViewAlign,
     "supervised": Supervised,
     "survival": Survival,
 }

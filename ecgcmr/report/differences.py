@@ -12,6 +12,8 @@ from ecgcmr.report.page import Figure
 from ecgcmr.report.palette import GOOD
 
 WIDTH = 424.0
+LABELS = 118.0  # room for labels
+LETTER = 6.4  # mean width of a letter of them
 WORSE = "#b8430b"
 
 
@@ -58,9 +60,11 @@ def difference_figure(rows: Sequence[DifferenceRow], title: str, axis: str, capt
     top, step, head = 8.0, 24.0, 26.0
     height = top + step * len(rows) + head * headings
     finite = [v for row in rows for v in (row.value, row.lo, row.hi) if math.isfinite(v)]
-    panel = Panel((118, top, WIDTH - 118 - 148, height - top), padded(finite, 0.08, include=0.0), (0.0, 1.0))
+    left = max(LABELS, 10 + LETTER * max(len(row.label) for row in rows))  # long labels widen the figure
+    width = WIDTH + left - LABELS
+    panel = Panel((left, top, width - left - 148, height - top), padded(finite, 0.08, include=0.0), (0.0, 1.0))
     alt = f"{title}, {axis}. " + "; ".join(f"{row.group} {row.label}: {interval_text(row)}".strip() for row in rows)
-    svg = Svg(WIDTH, height + 44, alt + ".")
+    svg = Svg(width, height + 44, alt + ".")
     panel.draw_x(svg, round_ticks(*panel.x, count=3), title=axis)
     y, group = top, ""
     for row in rows:
@@ -68,7 +72,7 @@ def difference_figure(rows: Sequence[DifferenceRow], title: str, axis: str, capt
             group = row.group
             svg.text(0, y + 17, group, font_size=12, font_weight=600)
             y += head
-        _draw_row(svg, panel, row, y + step / 2)
+        _draw_row(svg, panel, row, (y + step / 2, width - 140))
         y += step
     return Figure(str(svg), svg.label, caption, "half", title)
 
@@ -86,7 +90,8 @@ def interval_text(row: DifferenceRow, digits: int = 2) -> str:
     return f"{value} [{ends[0]}, {ends[1]}]".replace("-", "−")
 
 
-def _draw_row(svg: Svg, panel: Panel, row: DifferenceRow, y: float) -> None:
+def _draw_row(svg: Svg, panel: Panel, row: DifferenceRow, place: tuple[float, float]) -> None:
+    y, text_x = place
     color = {"better": GOOD, "worse": WORSE, "open": MUTED}[row.verdict]
     zero = panel.px(0.0)
     svg.line((zero, y - 12), (zero, y + 12), stroke=MUTED, stroke_width=1.2)
@@ -99,7 +104,7 @@ def _draw_row(svg: Svg, panel: Panel, row: DifferenceRow, y: float) -> None:
     fill = "#fff" if row.verdict == "open" else color
     svg.add("circle", cx=panel.px(row.value), cy=y, r=4.5, fill=fill, stroke=color, stroke_width=2)
     svg.text(
-        WIDTH - 140,
+        text_x,
         y + 4,
         interval_text(row),
         font_size=11.5,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from ecgcmr.cmr.cine import Cine
 from ecgcmr.ecg.leads import LEADS
 from ecgcmr.ecg.recording import EcgRecording
-from ecgcmr.simulation.cine import render_mid3, render_sax
+from ecgcmr.simulation.cine import N_SLICES, render_mid3, render_sax
 from ecgcmr.simulation.design import Design
 from ecgcmr.simulation.electrical_latents import draw_electrics
 from ecgcmr.simulation.electrics import RATE_HZ, Activation, EcgSimulation, activate, simulate_ecg
@@ -21,7 +21,7 @@ from ecgcmr.simulation.outcomes import diagnose, draw_outcomes
 from ecgcmr.simulation.phenotypes import measure
 from ecgcmr.simulation.population import draw_heart
 
-CineChoice = Literal["full", "mid3", "none"]
+CineChoice = Literal["full", "mid", "mid3", "none"]
 AGE_EDGES_YEARS = (55.0, 65.0, 75.0)
 BMI_EDGES = (25.0, 30.0)
 
@@ -58,18 +58,20 @@ def simulate_subject(design: Design, seed: int, subject: int, cine: CineChoice =
         design: Population.
         seed: Seed of the cohort.
         subject: Index in the cohort.
-        cine: "full": short-axis stack and four-chamber view; "mid3": three frames of the mid slice; "none".
+        cine: "full": short-axis stack and four-chamber view; "mid": of the stack only the middle slice, all frames;
+            "mid3": three frames of that slice and no other view; "none".
 
     Raises:
         ValueError: `cine` is none of these.
     """
-    if cine not in ("full", "mid3", "none"):
-        raise ValueError(f"cine must be 'full', 'mid3' or 'none', got {cine!r}")
+    if cine not in get_args(CineChoice):
+        raise ValueError(f"cine must be one of {get_args(CineChoice)}, got {cine!r}")
     heart, ecg = simulate_heart(draw_heart(design, seed, subject), design)
     phenotypes = measure(heart)
     sax, four_chamber = None, None
-    if cine == "full":
-        sax, four_chamber = render_sax(heart, imaging=design.imaging), render_4ch(heart, imaging=design.imaging)
+    if cine in ("full", "mid"):
+        slices = None if cine == "full" else [N_SLICES // 2]
+        sax, four_chamber = render_sax(heart, slices, imaging=design.imaging), render_4ch(heart, imaging=design.imaging)
     elif cine == "mid3":
         sax = render_mid3(heart, imaging=design.imaging)
     return SimulatedSubject(

@@ -9,6 +9,7 @@ from ecgcmr.cohort.dataset import DatasetOptions, PairedDataset
 from ecgcmr.cohort.mixture import AnyDataset, MixedDataset
 from ecgcmr.cohort.orders import GroupedOrder, WeightedOrder, balanced_shares
 from ecgcmr.cohort.sampler import Order
+from ecgcmr.cohort.several_views import paired_dataset
 from ecgcmr.cohort.tabular import fit_columns, marginals
 from ecgcmr.objectives.facts import DataFacts, LabelFact
 from ecgcmr.training.config import DataConfig
@@ -60,7 +61,7 @@ def find_facts(source: Source, config: DataConfig, train: AnyDataset | None = No
     return DataFacts(
         ecg_samples=config.ecg.crop_samples or source.ecg_pipeline.n_samples,
         ecg_rate_hz=source.ecg_pipeline.rate_hz,
-        cmr_shape=source.cmr_pipeline.shape,
+        cmr_shape=config.cmr.study_shape(source.cmr_pipeline.shape),
         labels=_label_facts(train) if train is not None else (),
         tabular=train.tabular_columns if train is not None else (),
         tabular_marginals=marginals(train.tabular_columns, train) if train is not None else (),
@@ -157,11 +158,13 @@ def _of_cohort(
             log.info("%s has no %s: its items take no part in what needs both", one.name, absent[0].upper())
         labels = tuple(name for name in labels if name in one.cohort.label_specs)
         group = None  # the codes are those of all cohorts together
-    return PairedDataset(
+    ecg_pipeline = source.ecg_pipeline if "ecg" in modalities else None
+    cmr_pipeline = source.cmr_pipeline if "cmr" in modalities else None
+    return paired_dataset(
+        config.cmr.views,
         one.cohort,
         one.split.part(part),
-        source.ecg_pipeline if "ecg" in modalities else None,
-        source.cmr_pipeline if "cmr" in modalities else None,
+        (ecg_pipeline, cmr_pipeline),
         labels,
         DatasetOptions(require=require, ecg_dtype=config.ecg.dtype, group=group),
     )

@@ -33,6 +33,7 @@ class CmrData(StrictConfig):
         size: Side of the prepared image [pixels].
         slices: Number of slices (pipeline "cine").
         frames: Number of frames (pipeline "cine").
+        views: Views that a study must have, prepared alike; with more than one, a batch holds (B, V, C, H, W).
     """
 
     pipeline: str = "three_frames"
@@ -40,6 +41,11 @@ class CmrData(StrictConfig):
     size: int | None = Field(default=None, gt=0)
     slices: int | None = Field(default=None, gt=0)
     frames: int | None = Field(default=None, gt=0)
+    views: tuple[str, ...] = Field(default=("sax",), min_length=1)
+
+    def study_shape(self, prepared: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of a study in a batch, from that of one prepared view."""
+        return prepared if len(self.views) == 1 else (len(self.views), *prepared)
 
 
 class CohortSource(StrictConfig):

@@ -158,5 +158,5 @@ def joint_provenance(source: Source) -> str:
 
 
 def _cmr_pipeline(config: CmrData) -> CmrPipeline:
-    given = {key: value for key, value in config.model_dump().items() if key != "pipeline" and value is not None}
+    given = {key: value for key, value in config.model_dump(exclude={"pipeline", "views"}).items() if value is not None}
     return named_cmr_pipeline(config.pipeline, **given)

@@ -1,4 +1,4 @@
-"""The tables of the pages about speed and scale are those of the results files, and say so where nothing was measured."""
+"""The tables of the pages about speed and scale are those of the results files, or say that nothing was measured."""
 
 from __future__ import annotations
 

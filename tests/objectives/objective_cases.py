@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from ecgcmr.cohort.batch import Batch
 from ecgcmr.cohort.tabular import TabularColumn
-from ecgcmr.models.config import ModelConfig
+from ecgcmr.models.config import CmrEncoderConfig, ModelConfig
 from ecgcmr.objectives import DataFacts, LabelFact, Objective, ObjectiveOutput, build_objective
 from ecgcmr.objectives.registry import ObjectiveConfig
 
@@ -20,7 +20,6 @@ LABELS = (
 FACTS = DataFacts(ecg_samples=100, ecg_rate_hz=100.0, cmr_shape=(3, 32, 32), labels=LABELS)
 # The same columns of `make_batch` read as a follow-up time and an event.
 OUTCOME = (LabelFact("MI_time_years", "time", "years"), LabelFact("MI_event", "event"), LABELS[2])
-SURVIVAL_FACTS = DataFacts(ecg_samples=100, ecg_rate_hz=100.0, cmr_shape=(3, 32, 32), labels=OUTCOME)
 # Features of `make_batch`: age, two values of sex, treated; each with a distribution of four steps.
 TABULAR = (
     TabularColumn(name="age_years", kind="number", unit="years", mean=60.0, std=8.0),
@@ -28,6 +27,17 @@ TABULAR = (
     TabularColumn(name="treated", kind="binary"),
 )
 MARGINALS = ((-1.2, 1.0, 0.0, 0.0), (-0.3, 1.0, 0.0, 0.0), (0.4, 0.0, 1.0, 0.0), (1.1, 0.0, 1.0, 1.0))
+SURVIVAL_FACTS = replace(FACTS, labels=OUTCOME)
+MEASURED = (LABELS[0], LabelFact("EF", "regression", "%", 140.0, 20.0), LABELS[2])
+# What single objectives ask of the data; `make_batch` follows the shape of the studies.
+FACTS_OF = {
+    "survival": SURVIVAL_FACTS,
+    "relational_align": replace(FACTS, labels=MEASURED),
+    "temporal_align": replace(FACTS, cmr_shape=(2, 4, 32, 32)),
+    "view_align": replace(FACTS, cmr_shape=(2, 3, 32, 32)),
+}
+CINE = {"name": "cine_transformer", "cine": {"width": 16, "depth": 1, "heads": 2, "stem": 8}}
+ENCODER_OF = {"temporal_align": CINE}
 _DECODER = {"preset": "nano", "width": 16, "heads": 2}
 
 CASES: dict[str, dict[str, Any]] = {
@@ -53,6 +63,17 @@ CASES: dict[str, dict[str, Any]] = {
     "tabular learned": {"name": "tabular_align", "learn_temperature": True, "cmr_ecg": 0.5, "ecg_tabular": 0.0},
     "supervised with covariates": {"name": "supervised", "covariates": True},
     "cox with covariates": {"name": "survival", "covariates": True},
+    "like patterns removed": {"name": "label_align", "positives": "remove", "similarity": "cosine", "floor": 0.9},
+    "ntxent": {"name": "ntxent_align"},
+    "phenotype weights": {"name": "phenotype_align"},
+    "relations": {"name": "relational_align"},
+    "relations frozen teacher": {"name": "relational_align", "freeze_cmr": True},
+    "two phases": {"name": "phase_align"},
+    "two phases shared": {"name": "phase_align", "shared_encoder": True, "ed_es": 0.5},
+    "phases of beats": {"name": "temporal_align", "local_weight": 0.5},
+    "phases of windows": {"name": "temporal_align", "beat": "window", "bins": 2, "token_drop": 0.25},
+    "two views": {"name": "view_align", "first_second": 0.5},
+    "two views frozen": {"name": "view_align", "freeze_cmr": True},
     "cox": {"name": "survival"},
     "discrete hazards": {"name": "survival", "loss": "discrete", "cuts": [120.0, 140.0, 160.0]},
 }
@@ -72,21 +93,29 @@ def model_config(
 def build(fields: dict[str, Any], model: ModelConfig | None = None, facts: DataFacts | None = None) -> Objective:
     """Build an objective as a run file would, always with the same weights; `covariates` adds tabular inputs."""
     torch.manual_seed(0)
-    facts = facts or (SURVIVAL_FACTS if fields["name"] == "survival" else FACTS)
+    facts = facts or FACTS_OF.get(fields["name"], FACTS)
     if fields.get("covariates") or fields["name"] == "tabular_align":
         facts = replace(facts, tabular=TABULAR, tabular_marginals=MARGINALS)
     config = TypeAdapter(ObjectiveConfig).validate_python({k: v for k, v in fields.items() if k != "covariates"})
-    return build_objective(config, model or model_config(), facts)
+    model = model or model_config()
+    if fields["name"] in ENCODER_OF:
+        model = model.model_copy(update={"cmr": CmrEncoderConfig.model_validate(ENCODER_OF[fields["name"]])})
+    return build_objective(config, model, facts)
 
 
-def make_batch(rows: int, dtype: torch.dtype = torch.float32) -> Batch:
-    """A batch with a missing ECG, a missing study, a repeated subject and missing labels, from 8 rows on."""
+def make_batch(rows: int, dtype: torch.dtype = torch.float32, name: str = "") -> Batch:
+    """A batch with a missing ECG, a missing study, a repeated subject and missing labels, from 8 rows on.
+
+    Studies have the shape that the objective of that name is built for.
+    """
+    shape = FACTS_OF.get(name, FACTS).cmr_shape
+    assert shape is not None
     random = torch.Generator().manual_seed(11)
     labels = torch.randn(rows, 3, generator=random, dtype=dtype) * 30 + 140
     labels[:, 1] = (torch.arange(rows) % 3 == 0).to(dtype)
     batch = Batch(
         ecg=torch.randn(rows, 12, 160, generator=random, dtype=dtype),
-        cmr=torch.rand(rows, 3, 32, 32, generator=random, dtype=dtype),
+        cmr=torch.rand(rows, *shape, generator=random, dtype=dtype),
         has_ecg=torch.ones(rows, dtype=torch.bool),
         has_cmr=torch.ones(rows, dtype=torch.bool),
         subject=torch.arange(rows) + 100,

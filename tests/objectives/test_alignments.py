@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ecgcmr.objectives import DataFacts
 from ecgcmr.objectives.align_barlow import barlow_loss
-from ecgcmr.objectives.align_labels import label_similarity, soft_contrast
+from ecgcmr.objectives.align_labels import soft_contrast
 from ecgcmr.objectives.align_siglip import siglip_loss
 from ecgcmr.objectives.align_vicreg import vicreg_terms
+from ecgcmr.objectives.label_space import gaussian_similarity
 
 ALL = ("siglip_align", "barlow_align", "vicreg_align", "label_align")
 
@@ -97,10 +98,10 @@ def test_vicreg_align__weighs_its_terms_and_counts_pairs_only() -> None:
     torch.testing.assert_close(total_loss(objective, objective(batch)), expected)
 
 
-def test_label_similarity__uses_labels_that_both_have() -> None:
+def test_gaussian_similarity__uses_labels_that_both_have() -> None:
     labels = torch.tensor([[0.0, 1.0], [2.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
     seen = torch.tensor([[True, True], [True, False], [False, False]])
-    found = label_similarity((labels, seen), (labels, seen), 2.0)
+    found = gaussian_similarity((labels, seen), (labels, seen), 2.0)
     expected = [[1, math.exp(-4 / 8), 0], [math.exp(-4 / 8), 1, 0], [0, 0, 0]]
     assert found.tolist() == [pytest.approx(row) for row in expected]
 

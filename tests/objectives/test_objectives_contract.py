@@ -26,7 +26,7 @@ def test_cases__cover_every_objective() -> None:
 
 
 def test_objective__gives_per_sample_losses_under_fixed_names(objective: Objective) -> None:
-    out = objective(make_batch(8), generator(0))
+    out = objective(make_batch(8, name=objective.config.name), generator(0))
     assert set(out.losses) == set(out.valid) == set(objective.loss_weights)
     for name, loss in out.losses.items():
         assert loss.shape == out.valid[name].shape == (8,)
@@ -42,7 +42,7 @@ def test_objective__gives_per_sample_losses_under_fixed_names(objective: Objecti
 def test_objective__forward_is_compare_after_represent(objective: Objective) -> None:
     """And `compare` reads no signal and no image: an evaluation does not keep them."""
     objective.eval()
-    batch = make_batch(8)
+    batch = make_batch(8, name=objective.config.name)
     rows = objective(batch, generator(0), rows_only=True)
     assert all(value.shape[0] == 8 and value.element_size() >= 4 for value in rows.values())
     bare = {key: value for key, value in batch.items() if key not in ("ecg", "cmr")}
@@ -54,7 +54,7 @@ def test_objective__forward_is_compare_after_represent(objective: Objective) -> 
 def test_objective__compares_many_samples_in_pieces(objective: Objective, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole validation set has more pairs than fit into memory at once."""
     objective.eval()
-    batch = make_batch(8)
+    batch = make_batch(8, name=objective.config.name)
     with torch.no_grad():
         rows = objective(batch, generator(0), rows_only=True)
         whole = objective.compare(rows, batch)
@@ -67,7 +67,7 @@ def test_objective__compares_many_samples_in_pieces(objective: Objective, monkey
 
 
 def test_objective__keeps_its_graph_when_nothing_is_valid(objective: Objective) -> None:
-    batch = make_batch(8)
+    batch = make_batch(8, name=objective.config.name)
     batch["has_ecg"][:] = batch["has_cmr"][:] = False
     total_loss(objective, objective(batch, generator(0))).backward()
     for name, parameter in objective.named_parameters():
@@ -77,7 +77,7 @@ def test_objective__keeps_its_graph_when_nothing_is_valid(objective: Objective) 
 
 
 def test_objective__is_decided_by_its_generator(objective: Objective) -> None:
-    batch = make_batch(8)
+    batch = make_batch(8, name=objective.config.name)
     state = {name: value.clone() for name, value in objective.state_dict().items()}
 
     def losses(seed: int) -> torch.Tensor:
@@ -90,7 +90,7 @@ def test_objective__is_decided_by_its_generator(objective: Objective) -> None:
 
 
 def test_objective__learns_its_batch(objective: Objective) -> None:
-    batch = make_batch(8)
+    batch = make_batch(8, name=objective.config.name)
     optimizer = torch.optim.Adam([p for p in objective.parameters() if p.requires_grad], 3e-3)
     values = []
     for _ in range(12):
@@ -104,7 +104,7 @@ def test_objective__learns_its_batch(objective: Objective) -> None:
 
 
 def test_objective__bf16_autocast_stays_near_float32(objective: Objective) -> None:
-    batch = make_batch(8)
+    batch = make_batch(8, name=objective.config.name)
     exact = objective(batch, generator(0))
     with torch.autocast("cpu", torch.bfloat16):
         rounded = objective(batch, generator(0))

@@ -43,7 +43,7 @@ def one_step(name: str, dtype: torch.dtype) -> dict[str, Tensor]:
     if n_processes > 1:
         convert_batch_norm(objective)
         module = DistributedDataParallel(objective)  # would raise or hang on a parameter without gradient
-    batch = make_batch(ROWS, dtype)
+    batch = make_batch(ROWS, dtype, str(fields["name"]))
     mine = Batch(**{key: my_rows(value) for key, value in batch.items()})
     total = torch.zeros((), dtype=dtype)
     out = module(mine, generator(42))

@@ -142,8 +142,8 @@ def test_keys__are_frozen() -> None:
         "data": [
             "cohort", "split", "sources", "sources.cohort", "sources.split", "sources.weight", "sources.name",
             "sources.val", "ecg", "ecg.pipeline", "ecg.crop_samples", "ecg.dtype", "cmr", "cmr.pipeline",
-            "cmr.crop_mm", "cmr.size", "cmr.slices", "cmr.frames", "labels", "tabular", "train_subjects", "train_share",
-            "undersample", "val_subjects", "draw_seed", "group", "balance", "weight",
+            "cmr.crop_mm", "cmr.size", "cmr.slices", "cmr.frames", "cmr.views", "labels", "tabular",
+            "train_subjects", "train_share", "undersample", "val_subjects", "draw_seed", "group", "balance", "weight",
         ],
         "init": ["ecg", "cmr", "decoder", "allow_other_pipeline", "allow_other_split", "fresh_fc_norm"],
         "optim": [

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ecgcmr.demo.memory import MemoryWatch
+from ecgcmr.study.memory import MemoryWatch
 
 Report = Callable[[float], None]
 """A stage calls it with the share of its own work that is done, from 0 to 1."""
@@ -64,13 +64,14 @@ def _progress(console: Console) -> Iterator[Progress]:
         yield progress
 
 
-def run_stages(stages: Sequence[Stage], folder: Path, console: Console) -> StageLog:
+def run_stages(stages: Sequence[Stage], folder: Path, console: Console, skip_done: bool = True) -> StageLog:
     """Run what is not done yet, with one progress bar over the whole job.
 
     Args:
         stages: Steps in their order.
         folder: Where the markers are kept.
         console: Where the bar is drawn; a line for each stage is printed where there is no terminal.
+        skip_done: Leave out stages whose marker is there; False asks each of them, for a job that may grow.
     """
     log = StageLog(folder)
     total = sum(stage.share for stage in stages)
@@ -80,7 +81,7 @@ def run_stages(stages: Sequence[Stage], folder: Path, console: Console) -> Stage
         for number, stage in enumerate(stages, 1):
             title = f"{number}/{len(stages)} {stage.title}"
             progress.update(bar, description=title, completed=before)
-            if stage.key not in log.done:
+            if not skip_done or stage.key not in log.done:
                 started = time.monotonic()
                 with MemoryWatch() as memory:
                     stage.work(_within(progress, bar, before, stage.share))

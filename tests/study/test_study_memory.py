@@ -10,7 +10,7 @@ import sys
 
 PEAK = """
 import time
-from ecgcmr.demo.memory import MemoryWatch, memory_mib
+from ecgcmr.study.memory import MemoryWatch, memory_mib
 
 before = memory_mib()
 with MemoryWatch(every_s=0.01) as watch:
@@ -26,7 +26,7 @@ print(watch.peak_mib - before, memory_mib() - before)
 CHILD = "x = bytearray(b'1') * (200 * 2**20); print(1, flush=True); input()"
 CHILDREN = f"""
 import subprocess, sys
-from ecgcmr.demo.memory import memory_mib
+from ecgcmr.study.memory import memory_mib
 
 before = memory_mib()
 child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ecgcmr.demo.stages import Report, Stage, StageLog, run_stages
+from ecgcmr.study.stages import Report, Stage, StageLog, run_stages
 
 
 class Job:
