@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ecgcmr.cmr.preprocessing import CmrPipeline
@@ -11,6 +11,7 @@ from ecgcmr.cmr.preprocessing import named_pipeline as named_cmr_pipeline
 from ecgcmr.cohort.dataset import DatasetOptions, PairedDataset
 from ecgcmr.cohort.orders import GroupedOrder, WeightedOrder, balanced_shares
 from ecgcmr.cohort.sampler import Order
+from ecgcmr.cohort.schema import value_label
 from ecgcmr.cohort.splits import Split, open_split
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.ecg.preprocessing import EcgPipeline
@@ -57,7 +58,7 @@ def open_source(config: DataConfig) -> Source:
     return Source(cohort, open_split(cohort, config.split), ecg_pipeline, _cmr_pipeline(config.cmr))
 
 
-LEARNED = ("regression", "binary")
+LEARNED = ("regression", "binary", "category")
 FOLLOW_UP = ("time", "event")
 
 
@@ -79,9 +80,24 @@ def check_labels(source: Source, config: DataConfig, kinds: tuple[str, ...] = LE
         if specs[name].kind not in kinds:
             hint = "; objective.name=survival learns outcomes" if specs[name].kind in FOLLOW_UP else ""
             raise ValueError(
-                f"data.labels: {name!r} is of kind {specs[name].kind!r}; {' and '.join(kinds)} labels can be "
-                f"learned{hint}"
+                f"data.labels: {name!r} is of kind {specs[name].kind!r}; {', '.join(kinds)} labels can be learned{hint}"
             )
+
+
+def outputs_of(cohort: Cohort, labels: Collection[str]) -> dict[str, str]:
+    """Give the outputs that labels need, and the category that each is a value of; a category has one for each value.
+
+    Returns:
+        Name in `Batch.labels` -> category, "" for a label that stands for itself.
+    """
+    found: dict[str, str] = {}
+    for name in labels:
+        spec = cohort.label_specs[name]
+        if spec.kind == "category":
+            found |= {value_label(name, value): name for value in spec.values}
+        else:
+            found.setdefault(name, "")
+    return found
 
 
 def find_facts(source: Source, config: DataConfig, labeled: PairedDataset | None = None) -> DataFacts:
@@ -99,7 +115,7 @@ def find_facts(source: Source, config: DataConfig, labeled: PairedDataset | None
         ecg_samples=config.ecg.crop_samples or source.ecg_pipeline.n_samples,
         ecg_rate_hz=source.ecg_pipeline.rate_hz,
         cmr_shape=source.cmr_pipeline.shape,
-        labels=_label_facts(labeled) if labeled is not None else (),
+        labels=_label_facts(labeled, outputs_of(source.cohort, config.labels)) if labeled is not None else (),
     )
 
 
@@ -148,7 +164,7 @@ def _dataset(source: Source, config: DataConfig, part: str, modalities: Collecti
         source.split.part(part),
         source.ecg_pipeline if "ecg" in modalities else None,
         source.cmr_pipeline if "cmr" in modalities else None,
-        config.labels,
+        tuple(outputs_of(source.cohort, config.labels)),
         DatasetOptions(require=require, ecg_dtype=config.ecg.dtype, group=config.group),
     )
     drawn = drawn_subjects(dataset, config, part)
@@ -160,7 +176,7 @@ def _cmr_pipeline(config: CmrData) -> CmrPipeline:
     return named_cmr_pipeline(config.pipeline, **given)
 
 
-def _label_facts(dataset: PairedDataset) -> tuple[LabelFact, ...]:
+def _label_facts(dataset: PairedDataset, categories: Mapping[str, str]) -> tuple[LabelFact, ...]:
     facts = []
     for name, found in dataset.label_statistics().items():
         if not found.n:
@@ -171,7 +187,7 @@ def _label_facts(dataset: PairedDataset) -> tuple[LabelFact, ...]:
                     "data.labels: %r is %d in all %d observed training items: nothing can be learned about it",
                     name, found.mean, found.n,
                 )  # fmt: skip
-            facts.append(LabelFact(name, "binary", found.unit, prevalence=found.mean))
+            facts.append(LabelFact(name, "binary", found.unit, prevalence=found.mean, one_of=categories[name]))
         elif found.kind == "event":
             if found.mean == 0:
                 raise ValueError(f"data.labels: none of the {found.n} training items at risk has the event {name!r}")

@@ -48,15 +48,17 @@ class DataConfig(StrictConfig):
     Attributes:
         cohort: Folder of a cohort.
         split: Name of one of its splits; training and validation subjects come from there.
-        labels: Names of the labels to learn, in the order of the outputs.
+        labels: Names of the labels to learn, in the order of the outputs. A category gives one output for each of its
+            values, by softmax; NAME=VALUE is the binary label of one of them.
         train_subjects: How many training subjects to use; None takes all. Smaller draws are nested in larger ones.
         train_share: The same as a share of them; 0.1 and 0.01 are the low-data protocols of arXiv 2308.05764.
         undersample: A binary label: training takes as many subjects without it as with it, and those of whom it is
             not known are left out. Validation and test keep their prevalence.
         val_subjects: How many validation subjects to use; None takes all.
         draw_seed: Which subjects `train_subjects`, `train_share` and `undersample` take.
-        group: Column of subjects.parquet that becomes the group of a sample, for instance sex.
-        balance: How far groups are balanced in training: 0 as they are, 1 all alike, 0.5 in between.
+        group: Column of subjects.parquet, or binary or category label, that becomes the group of a sample.
+        balance: How far groups are balanced in training: 0 as they are, 1 all alike, 0.5 in between. With a label as
+            the group this is the sampler against class imbalance.
         weight: Column of subjects.parquet by whose values samples are drawn.
     """
 

@@ -19,6 +19,13 @@ FACTS = DataFacts(ecg_samples=100, ecg_rate_hz=100.0, cmr_shape=(3, 32, 32), lab
 # The same columns of `make_batch` read as a follow-up time and an event.
 OUTCOME = (LabelFact("MI_time_years", "time", "years"), LabelFact("MI_event", "event"), LABELS[2])
 SURVIVAL_FACTS = DataFacts(ecg_samples=100, ecg_rate_hz=100.0, cmr_shape=(3, 32, 32), labels=OUTCOME)
+# And as a category of two values beside a phenotype.
+SUBTYPES = (
+    LabelFact("type=a", "binary", prevalence=0.2, one_of="type"),
+    LabelFact("type=b", "binary", prevalence=0.8, one_of="type"),
+    LABELS[2],
+)
+SUBTYPE_FACTS = DataFacts(ecg_samples=100, ecg_rate_hz=100.0, cmr_shape=(3, 32, 32), labels=SUBTYPES)
 _DECODER = {"preset": "nano", "width": 16, "heads": 2}
 
 CASES: dict[str, dict[str, Any]] = {
@@ -34,6 +41,7 @@ CASES: dict[str, dict[str, Any]] = {
     "supervised legacy": {"name": "supervised", "legacy_denominator": True, "regression_loss": "huber"},
     "supervised cmr": {"name": "supervised", "modality": "cmr"},
     "probe": {"name": "supervised", "freeze_encoder": True},
+    "subtypes": {"name": "supervised", "class_weight": 2.0, "balance_positives": True, "label_smoothing": 0.1},
     "siglip": {"name": "siglip_align"},
     "barlow": {"name": "barlow_align"},
     "vicreg": {"name": "vicreg_align"},
@@ -59,7 +67,8 @@ def model_config(
 def build(fields: dict[str, Any], model: ModelConfig | None = None, facts: DataFacts | None = None) -> Objective:
     """Build an objective as a run file would, always with the same weights."""
     torch.manual_seed(0)
-    facts = facts or (SURVIVAL_FACTS if fields["name"] == "survival" else FACTS)
+    of_case = SUBTYPE_FACTS if "class_weight" in fields else FACTS
+    facts = facts or (SURVIVAL_FACTS if fields["name"] == "survival" else of_case)
     config = TypeAdapter(ObjectiveConfig).validate_python(fields)
     return build_objective(config, model or model_config(), facts)
 
