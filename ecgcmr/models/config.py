@@ -56,9 +56,9 @@ class EcgEncoderConfig(StrictConfig):
         preset: Name in `ECG_PRESETS`; gives width, depth, heads and patch where these are not set.
         n_samples: Input length in samples; None in a run file (it follows from the data), set in a built module.
         patch: Length of a patch [samples] along time; a patch never spans two leads.
-        pool: mean (patch tokens, then fc_norm), attention (one mean query, then fc_norm), query (one learned query, then
-            fc_norm), cls (norm, token 0), pre_norm (mean of patch tokens and no norm) or norm_mean (norm on all tokens,
-            then mean of patch tokens).
+        pool: mean (patch tokens, then fc_norm), attention (one mean query, then fc_norm), query (one learned query,
+            then fc_norm), cls (norm, token 0), pre_norm (mean of patch tokens and no norm) or norm_mean (norm on all
+            tokens, then mean of patch tokens).
         drop_path: Stochastic depth of the last block, linear over depth from 0.
         learn_positions: Train the position table, which starts as sin-cos (the reference's alignment stage did).
         norm_eps: Of every LayerNorm.

@@ -52,9 +52,9 @@ class EcgViT(nn.Module):
     """ECG encoder.
 
     State-dict names are those of the released reference encoder: cls_token, pos_embed, patch_embed.proj, blocks.i.*,
-    norm, and fc_norm, attention_pool and query_pool where the pooling has them. `norm` is applied by the poolings cls and norm_mean
-    and by the masked autoencoder only; parameters that the chosen path does not use are frozen, so that no process
-    waits for their gradient.
+    norm, and fc_norm, attention_pool and query_pool where the pooling has them. `norm` is applied by the poolings cls
+    and norm_mean and by the masked autoencoder only; parameters that the chosen path does not use are frozen, so that
+    no process waits for their gradient.
     """
 
     pos_embed: nn.Parameter

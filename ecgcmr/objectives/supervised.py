@@ -30,7 +30,7 @@ class SupervisedConfig(OneEncoderConfig):
         class_weight: Weight of all categories together (subtypes: one value for each sample, softmax cross-entropy).
         balance_positives: Weigh positives of each diagnosis by (1 - prevalence) / prevalence, and samples of each value
             of a category by 1 / (number of values * share of that value), whose mean over the training data is 1.
-        label_smoothing: Move the targets of diagnoses by this share towards 1/2, those of categories towards 1 / values.
+        label_smoothing: Move the targets of diagnoses by this share towards 1/2, of categories towards 1 / values.
         legacy_denominator: Count missing labels as zero losses, as the reference does, instead of leaving them out.
     """
 
