@@ -92,8 +92,8 @@ def _check_matches(own: OwnLabels, request: FinetuneRequest, options: IngestOpti
         raise ValueError(
             f"{own.path}: none of its {len(own.keys)} rows matches one of the {len(unknown)} ECGs below {request.ecg}: "
             f"column {own.key_column!r} holds {_look(own.keys[0])!r} and files are called {_look(unknown[0])!r} "
-            "(digits as 0). Name the column of the recordings with --item-column, or say with --path-pattern which part "
-            "of a path is the key"
+            "(digits as 0). Name the column of the recordings with --item-column, or say with --path-pattern which "
+            "part of a path is the key"
         )
     if own.is_subject:
         matched = labels.subject_of_rows(plan.subject_keys) >= 0
