@@ -59,6 +59,7 @@ def finetune(
     ),
     seed: Annotated[int, typer.Option(min=0, help="Seed of split and training.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read files.")] = 1,
+    draws: Annotated[int, typer.Option(min=2, help="Bootstrap draws of the test subjects.")] = 2000,
     allow_unmatched: Annotated[bool, typer.Option("--allow-unmatched", help="Most rows may match no file.")] = False,
 ) -> None:
     """Fine-tune on your own labels: a CSV in, a weights folder and a report of held-out subjects out.
@@ -97,6 +98,7 @@ def finetune(
             workers=workers,
             allow_unmatched=allow_unmatched,
             overrides=tuple(changes or ()),
+            evaluation={"n_draws": draws, "n_permutations": min(draws, 1000)},
         )
         console = plain_console()
         logging.basicConfig(level=logging.WARNING, format="%(message)s")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ecgcmr import __version__
-from ecgcmr.cli import data, embed, finetune, labels, privacy, splits, weights
+from ecgcmr.cli import data, embed, evaluate, finetune, labels, privacy, splits, weights
 from ecgcmr.cli.errors import plain_console, user_errors
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 data.register(app)
 embed.register(app)
+evaluate.register(app)
 finetune.register(app)
 labels.register(app)
 privacy.register(data.cohort_app)

@@ -2,41 +2,79 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from ecgcmr.cohort.splits import Split
+from ecgcmr.evaluation.evaluate import ABOUT, evaluate_weights
+from ecgcmr.evaluation.evaluated import headline_table, read_evaluation
+from ecgcmr.evaluation.target_scores import PRIMARY
 from ecgcmr.hub.pack import pack
 from ecgcmr.own_labels.parts import SPLIT
-from ecgcmr.own_labels.request import FinetuneRequest
+from ecgcmr.own_labels.request import Bar, FinetuneRequest, run_name
 
-_SHOWN = ("auroc", "r2", "c_harrell", "harrell_c", "c_index")
+_TITLES = {"r2": "R²", "auroc": "AUROC", "harrell_c": "Harrell's C"}
 
 
-def evaluate_run(request: FinetuneRequest, run: Path, cohort: Path, say: Callable[[str], None]) -> None:
-    """Write predictions.parquet, results.json and report.html of the subjects to test on, where they are not there."""
-    from ecgcmr.evaluation import evaluate_weights
+def evaluate_run(request: FinetuneRequest, run: Path, cohort: Path, bar: Bar | None) -> Path:
+    """Write predictions, results and the page of the subjects to test on, where they are not there yet.
+
+    Returns:
+        The folder of the evaluation.
+    """
     from ecgcmr.report.evaluation_page import write_evaluation_report
 
-    out = request.out
-    if not (out / "results.json").is_file():
-        say("predicting the subjects to test on")
-        evaluate_weights(run / "weights", cohort, SPLIT, out, **dict(request.evaluation))
+    out = request.out / "evaluation"
+    if not (out / ABOUT).is_file():
+        with bar("predicting", "recordings") if bar else nullcontext() as update:
+            evaluate_weights(
+                run / "weights", cohort, SPLIT, out, progress=update, seed=request.seed, **request.evaluation
+            )
     if not (out / "report.html").is_file():
         write_evaluation_report(out)
-
-
-def pack_run(request: FinetuneRequest, run: Path, split: Split) -> Path:
-    """Write the weights folder: encoder and head, with the held-out numbers on its card."""
-    out = request.out / "weights"
-    if not (out / "config.json").is_file():
-        pack(
-            [run / "weights"], out, card={"name": request.out.resolve().name, "metrics": metrics_of(request.out, split)}
-        )
     return out
 
 
-def metrics_of(out: Path, split: Split) -> list[dict[str, Any]]:
-    """Rows of results.json as metrics of a card."""
-    return []
+def pack_run(request: FinetuneRequest, run: Path, evaluation: Path, test: int, say: Callable[[str], None]) -> Path:
+    """Write the weights folder: encoder and head, with the held-out numbers on its card.
+
+    Args:
+        request: The request.
+        run: Run folder.
+        evaluation: Folder of the evaluation.
+        test: Subjects to test on.
+        say: Gets a sentence for each of the first numbers.
+    """
+    for row in headline_table(evaluation)[:20]:
+        texts = [f"{title} {value}" for title, value in row.items() if title not in ("target", "metric")]
+        say(f"{row['target']}, {_TITLES.get(row['metric'], row['metric'])} on {test} subjects: {'; '.join(texts)}")
+    out = request.out / "weights"
+    if not (out / "config.json").is_file():
+        pack([run / "weights"], out, card={"name": run_name(request.out), "metrics": card_metrics(evaluation)})
+    return out
+
+
+def card_metrics(evaluation: Path) -> list[dict[str, Any]]:
+    """The first metric of each target on the test subjects, as metrics of a card."""
+    found = read_evaluation(evaluation)
+    arm = found.arm("model")
+    metrics = []
+    for target in found.about["targets"]:
+        metric = PRIMARY[target["kind"]]
+        rows = found.results
+        rows = rows[(rows["arm"] == arm) & (rows["target"] == target["name"]) & (rows["metric"] == metric)]
+        if rows.empty or not math.isfinite(rows["value"].iloc[0]):
+            continue
+        one = rows.iloc[0]
+        entry = {
+            "name": f"{_TITLES.get(metric, metric)} of {target['name']}",
+            "value": round(float(one["value"]), 4),
+            "n": int(one["n_subjects"]),
+            "where": "held-out subjects",
+        }
+        if math.isfinite(one["lo"]) and math.isfinite(one["hi"]):
+            entry |= {"lo": round(float(one["lo"]), 4), "hi": round(float(one["hi"]), 4)}
+        metrics.append(entry)
+    return metrics

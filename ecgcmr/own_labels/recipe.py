@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from ecgcmr.hub.folder import write_text
 from ecgcmr.hub.weights import Weights, load_weights
 from ecgcmr.models.config import EcgEncoderConfig
 from ecgcmr.own_labels.parts import SPLIT
-from ecgcmr.own_labels.request import FinetuneRequest
+from ecgcmr.own_labels.request import FinetuneRequest, run_name
 
 STEPS, MIN_EPOCHS, MAX_EPOCHS = 700, 10, 60
 _BATCH = {"supervised": 32, "survival": 128}
@@ -104,7 +103,7 @@ def make_recipe(
     pipeline = start.weights.ecg_pipeline
     assert pipeline is not None, "checked by open_start"
     recipe: dict[str, Any] = {
-        "name": re.sub(r"[^A-Za-z0-9._-]", "_", request.out.resolve().name).lstrip("._-") or "finetune",
+        "name": run_name(request.out),
         "seed": request.seed,
         "out": str(request.out / "run"),
         "data": {

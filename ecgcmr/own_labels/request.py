@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
+"""Called with a word and a unit; gives a context with a callback(done, total)."""
 
 TASKS = ("auto", "regression", "binary", "classes", "survival")
 METHODS = ("full", "linear", "attention", "mlp", "lp-ft")
@@ -45,7 +50,7 @@ class FinetuneRequest:
         workers: Processes that read files.
         allow_unmatched: Go on when more than half of the rows match no recording.
         overrides: KEY=VALUE for the recipe of the run, for instance `train.epochs=5`.
-        evaluation: Options of `ecgcmr.evaluation.evaluate_weights`.
+        evaluation: Options of `ecgcmr.evaluation.evaluate.evaluate_weights`, for instance {"n_draws": 500}.
     """
 
     out: Path
@@ -137,3 +142,8 @@ class FinetuneResult:
     results: Path
     predictions: Path
     notes: tuple[str, ...] = ()
+
+
+def run_name(out: Path) -> str:
+    """A name for run and weights, from the name of the folder."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", out.resolve().name).lstrip("._-") or "finetuned"

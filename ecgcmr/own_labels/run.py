@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from ecgcmr.own_labels.outcome import evaluate_run, pack_run
 from ecgcmr.own_labels.parts import SPLIT, make_parts, parts_of_folds, stored, with_split_file
 from ecgcmr.own_labels.recipe import Start, make_recipe, open_start, write_recipe
 from ecgcmr.own_labels.recordings import ingest_recordings
-from ecgcmr.own_labels.request import FinetuneRequest, FinetuneResult
+from ecgcmr.own_labels.request import Bar, FinetuneRequest, FinetuneResult
 from ecgcmr.own_labels.table import OwnLabels, read_own_labels
 from ecgcmr.training.config import RunConfig, load_config
 from ecgcmr.training.progress import ProgressCallback
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 
 BEGUN = "finetune.json"
 Say = Callable[[str], None]
-Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 def finetune_labels(
@@ -82,14 +81,14 @@ def finetune_labels(
     config = _config(request, start, cohort, specs, split)
     note([_plan(request, config, split)])
     run = finetune(config, resume=config.folder.exists(), progress=progress)
-    evaluate_run(request, run, cohort.path, say)
-    weights = pack_run(request, run, split)
+    evaluation = evaluate_run(request, run, cohort.path, bar)
+    weights = pack_run(request, run, evaluation, len(split.test), say)
     return FinetuneResult(
         out=request.out,
         weights=weights,
-        report=request.out / "report.html",
-        results=request.out / "results.json",
-        predictions=request.out / "predictions.parquet",
+        report=evaluation / "report.html",
+        results=evaluation / "results.json",
+        predictions=evaluation / "predictions.parquet",
         notes=tuple(notes),
     )
 
