@@ -28,14 +28,14 @@ def outcome_names(names: Sequence[str], task: str, path: Path) -> dict[str, str]
     """
     found: dict[str, str] = {}
     if task in ("auto", "survival"):
-        events = {_stem(name): name for name in names if name.lower() == "event" or name.lower().endswith("_event")}
-        times = {
-            _stem(name): name for name in names if name.lower() == "time" or re.search(r"_time(_|$)", name.lower())
-        }
+        plain = {name: split_unit(name)[0] for name in names}
+        events = {_stem(text): name for name, text in plain.items() if re.search(r"(^|_)event$", text.lower())}
+        times = {_stem(text): name for name, text in plain.items() if re.search(r"(^|_)time(_|$)", text.lower())}
         for stem in events.keys() & times.keys():
             event, time = events[stem], times[stem]
-            found[event] = event if event.lower() != "event" else "outcome_event"
-            found[time] = time if time.lower() != "time" else "outcome_time"
+            found[event], found[time] = plain[event], plain[time]
+            if not stem:
+                found[event], found[time] = "outcome_event", "outcome_time"
     alone = [name for name in names if name not in found]
     if task == "survival" and alone:
         raise ValueError(
@@ -43,6 +43,12 @@ def outcome_names(names: Sequence[str], task: str, path: Path) -> dict[str, str]
             "has no partner: rename it, or choose with --label"
         )
     return found
+
+
+def split_unit(column: str) -> tuple[str, str]:
+    """Name and unit of a column: "LVEF [%]" is LVEF in %."""
+    match = _UNIT.match(column)
+    return (match["name"], match["unit"]) if match and match["name"] else (column, "")
 
 
 def label_of(
@@ -63,8 +69,7 @@ def label_of(
     Raises:
         ValueError: A value is not of its kind; names the row.
     """
-    match = _UNIT.match(column)
-    name, unit = (match["name"], match["unit"]) if match and match["name"] else (column, "")
+    name, unit = split_unit(column)
     texts = texts.map(lambda text: "" if text.lower() in MISSING else text)
     filled = (texts != "").to_numpy(dtype=bool)
     if not filled.any():
@@ -114,7 +119,7 @@ def problem_of(spec: LabelSpec, values: NDArray[np.float64], where: str = "") ->
         return f"there is one class only: all {len(seen)} rows{of} are {found[0]:g}, so nothing tells it from the other"
     if spec.kind == "category" and len(found) < 2:
         return f"all {len(seen)} rows{of} have the one value {spec.values[int(found[0])]!r}"
-    if spec.kind in ("regression", "time") and len(found) < 2:
+    if spec.kind == "regression" and len(found) < 2:
         return f"it is constant: all {len(seen)} rows{of} are {found[0]:g}"
     if spec.kind in ("binary", "category") and counts.min() < MIN_OF_A_CLASS:
         rare = f"{found[counts.argmin()]:g}" if spec.kind != "category" else spec.values[int(found[counts.argmin()])]

@@ -24,8 +24,6 @@ def evaluate_run(request: FinetuneRequest, run: Path, cohort: Path, bar: Bar | N
     Returns:
         The folder of the evaluation.
     """
-    from ecgcmr.report.evaluation_page import write_evaluation_report
-
     out = request.out / "evaluation"
     if not (out / ABOUT).is_file():
         with bar("predicting", "recordings") if bar else nullcontext() as update:
@@ -33,6 +31,8 @@ def evaluate_run(request: FinetuneRequest, run: Path, cohort: Path, bar: Bar | N
                 run / "weights", cohort, SPLIT, out, progress=update, seed=request.seed, **request.evaluation
             )
     if not (out / "report.html").is_file():
+        from ecgcmr.report.evaluation_page import write_evaluation_report
+
         write_evaluation_report(out)
     return out
 

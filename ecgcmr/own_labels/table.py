@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from ecgcmr.cohort.ingest_tables import read_text_table, tidy_key
 from ecgcmr.cohort.schema import LabelSpec
-from ecgcmr.own_labels.kinds import MISSING, label_of, outcome_names, problem_of
+from ecgcmr.own_labels.kinds import MISSING, label_of, outcome_names, problem_of, split_unit
 from ecgcmr.own_labels.request import FinetuneRequest
 
 SUBJECT_NAMES = ("subject", "subject_id", "subject_key", "patient", "patient_id", "pid", "eid", "person_id", "mrn")
@@ -199,7 +198,7 @@ def _without_duplicates(
 
 def _chosen(path: Path, table: pd.DataFrame, roles: _Roles, request: FinetuneRequest) -> list[str]:
     """Columns to learn; `--label LVEF` also means a column 'LVEF [%]'."""
-    bare = {re.sub(r"\s*[\[(][^\])]*[\])]$", "", name): name for name in table.columns}
+    bare = {split_unit(str(name))[0]: name for name in table.columns}
     names = []
     for name in request.label_columns:
         if name not in table and name not in bare:
