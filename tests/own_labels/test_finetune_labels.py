@@ -37,7 +37,7 @@ def changed(example: Path, tmp_path: Path, change: Callable[[pd.DataFrame], pd.D
 
 def test_finetune_labels__numbers_diagnoses_and_types_at_once(ask: Ask, example: Path) -> None:
     told: list[str] = []
-    result = finetune_labels(ask(label_columns=("LVM", "hypertrophy", "type")), told.append)
+    result = finetune_labels(ask(label_columns=("LVM", "hypertrophy", "type"), test_share=0.3), told.append)
     cohort = Cohort.open(result.out / "cohort")
     assert not validate_cohort(cohort.path)
     assert (len(cohort), len(cohort.recordings)) == (40, 50)
