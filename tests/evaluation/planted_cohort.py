@@ -72,7 +72,8 @@ def write_planted(out: Path, n: int = 240, seed: int = 0, recordings: int = 1) -
                 chance = 1 / (1 + np.exp(-(-0.5 + 1.6 * z + 0.06 * (age - 60))))
                 values = {
                     "mass": mass, "old_mi": float(rng.random() < chance), "absent": np.nan, "flat": 7.0,
-                    "one_class": 0.0, "few": mass if k % 50 == 0 else np.nan, "stage": float(np.digitize(z, [-0.5, 0.8])),
+                    "one_class": 0.0, "few": mass if k % 50 == 0 else np.nan,
+                    "stage": float(np.digitize(z, [-0.5, 0.8])),
                     "hf_time_years": min(years[k], lost[k]), "hf_event": float(years[k] <= lost[k]),
                     "late_time_years": lost[k], "late_event": 0.0,
                 }  # fmt: skip
