@@ -144,7 +144,8 @@ def _model_scores(target: Target, outputs: Array) -> tuple[Array, Array | None]:
     columns = outputs[:, list(target.outputs)]
     if target.kind != "survival" or not target.ends:
         return columns[:, 0], None
-    hazard = np.logaddexp(0.0, columns).cumsum(axis=1)  # minus the log of the chance to live through the intervals
+    with np.errstate(invalid="ignore"):  # NaN of items that were not predicted
+        hazard = np.logaddexp(0.0, columns).cumsum(axis=1)  # minus the log of the chance to live through the intervals
     return hazard[:, -1], 1 - np.exp(-hazard)
 
 
@@ -175,7 +176,7 @@ def _add_risks(found: ArmTables, table: pd.DataFrame, target: Target, part: str,
     try:
         return add_cox_probabilities(table, target.name, horizons, part)
     except ValueError as error:
-        found.not_fitted.append((f"{arm}: probabilities", target.name, str(error)))
+        found.not_fitted.append((arm, target.name, f"no probabilities: {error}"))
         return table
 
 

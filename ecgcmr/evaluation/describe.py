@@ -79,6 +79,7 @@ def describe(
             "source": covariates.source,
             "missing_in_train": covariates.missing(train) if len(train) else {},
         },
+        "characteristics": _characteristics(items, covariates),
         "fitted_on": tables.fitted_on,
         "stacks": tables.stacks,
         "thresholds": {titles[arm]: scores.thresholds for arm, scores in arms.items()},
@@ -88,13 +89,37 @@ def describe(
     }
 
 
+def _characteristics(items: Items, covariates: Covariates) -> dict[str, dict[str, Any]]:
+    """Subjects of each part, and mean, standard deviation and unknown values of each encoded covariate."""
+    found: dict[str, dict[str, Any]] = {}
+    for part in ("train", "val", "test"):
+        who = np.unique(items.subjects[items.split == part])
+        known = covariates.values.loc[who]
+        columns = {
+            name: {
+                "mean": _number(column.mean()),
+                "sd": _number(column.std(ddof=0)),
+                "unknown": int(column.isna().sum()),
+            }
+            for name, column in known.items()
+        }
+        found[part] = {"subjects": len(who), "covariates": columns}
+    return found
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
 def _target_facts(target: Target, items: Items, tables: ArmTables) -> dict[str, Any]:
     rows = items.rows[target.name]
     found = {"name": target.name, "kind": target.kind, "unit": target.unit, "description": target.description}
-    counts = {}
+    counts: dict[str, dict[str, Any]] = {}
     for part in ("train", "val", "test"):
         seen = rows.seen(part)
         counts[part] = {"subjects": len(np.unique(rows.subjects[seen])), "items": int(seen.sum())}
         if target.kind != "regression":
             counts[part]["positive"] = int(np.nansum(rows.truth[seen]))
+        if target.kind == "survival" and seen.any():
+            counts[part]["median_follow_up"] = float(np.median(rows.time[seen]))
     return found | {"n": counts, "horizons": list(tables.horizons.get(target.name, ()))}

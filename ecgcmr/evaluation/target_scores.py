@@ -78,8 +78,8 @@ def score_arm(
         test = part[(part["split"] == "test") & part["truth"].notna()]
         n = test["subject"].nunique()
         if n < MIN_SUBJECTS:
-            why = "no test subject has a label" if n == 0 else f"{n} test subjects with a label"
-            found.flag(target, why if n == 0 else f"{why}, fewer than {MIN_SUBJECTS}: not reported")
+            few = f"test subjects with a label: {n}, fewer than {MIN_SUBJECTS}, so not reported"
+            found.flag(target, few if n else "no test subject has a label")
             _empty(found, target, kind, n)
             continue
         _flag_sparse(found, target, kind, test)

@@ -15,7 +15,7 @@ from typing import Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ecgcmr.report.palette import ArmStyle, swatch
+from ecgcmr.report.palette import DARK, ArmStyle, swatch
 from ecgcmr.report.svg import UNIQUE
 
 MAX_BYTES = 5_000_000
@@ -124,6 +124,7 @@ def build_report(
     sections: Sequence[Section],
     facts: Mapping[str, object] | None = None,
     headlines: Sequence[Headline] = (),
+    disclaimer: str = DISCLAIMER,
 ) -> Path:
     """Write the page.
 
@@ -134,6 +135,7 @@ def build_report(
         sections: Sections in order.
         facts: What was run (subjects, seeds, version, time), as a list at the end.
         headlines: Results at the top, two to four.
+        disclaimer: What the page is not, said once under the headlines.
 
     Returns:
         The path.
@@ -142,7 +144,7 @@ def build_report(
         ValueError: When the page would be larger than `MAX_BYTES` or would load something from outside.
     """
     path = Path(out_path)
-    html = render_page(_Page(title, intro, sections, facts or {}, headlines))
+    html = render_page(_Page(title, intro, sections, facts or {}, headlines, disclaimer))
     size = len(html.encode("utf-8"))
     if size > MAX_BYTES:
         raise ValueError(
@@ -175,7 +177,7 @@ def render_page(page: _Page) -> str:
     environment.filters["anchor"] = anchor
     environment.filters["swatch"] = lambda style: Markup(swatch(style))
     environment.filters["drawing"] = lambda figure: _drawing(figure, next(counter))
-    return environment.get_template("report.html.j2").render(page=page)
+    return environment.get_template("report.html.j2").render(page=page, dark_colors=DARK)
 
 
 def paragraphs(text: str) -> Markup:
