@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from sklearn.neighbors import KNeighborsRegressor
 
 from ecgcmr.cohort.dataset import PairedDataset
@@ -25,6 +26,7 @@ from ecgcmr.own_labels.table import read_own_labels
 LABELS = [f"coin{k}" for k in range(6)]
 
 
+@pytest.mark.slow
 def test_random_labels__are_not_predicted_but_where_recordings_are_split(tmp_path: Path) -> None:
     """Six coins tossed for each of 240 subjects, who have three near-identical recordings each.
 

@@ -36,7 +36,7 @@ def write_own_example(folder: Path, n_subjects: int, rng: np.random.Generator) -
     age, male = rng.integers(40, 80, n_subjects), rng.random(n_subjects) < 0.5
     mass = np.clip(85 + 30 * male + 0.3 * (age - 60) + rng.normal(0, 22, n_subjects), 45, 250)
     kind = rng.integers(0, len(_TYPES), n_subjects)
-    until = rng.exponential(60 / np.exp((mass - 100) / 40))
+    until = rng.exponential(20 / np.exp((mass - 100) / 40))
     watched = rng.uniform(2, 12, n_subjects)
     of_subjects = pd.DataFrame(
         {
