@@ -68,8 +68,8 @@ def _signal(mass: float, kind: int, rng: np.random.Generator) -> np.ndarray:
     phase = (np.arange(_RATE_HZ * _SECONDS) / _RATE_HZ * rate / 60 + rng.random()) % 1.0
     width, t_wave = (0.03, 0.3) if kind == 1 else (0.012, -0.3 if kind == 2 else 0.3)
     waves = ((0.25, 0.03, 0.12), (0.40, width, 1.0), (0.43, width, -0.2), (0.68, 0.05, t_wave))
-    beat = sum(height * np.exp(-0.5 * ((phase - at) / spread) ** 2) for at, spread, height in waves)
-    beat = beat * (mass / 100) * rng.lognormal(0, 0.1)
+    bumps = [height * np.exp(-0.5 * ((phase - at) / spread) ** 2) for at, spread, height in waves]
+    beat = np.sum(bumps, axis=0) * (mass / 100) * rng.lognormal(0, 0.1)
     one, two = 0.7 * beat, 1.0 * beat
     limb = [one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2]
     signal = np.stack([*limb, *(gain * beat for gain in _CHEST)])
