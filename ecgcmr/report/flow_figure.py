@@ -91,7 +91,7 @@ def _labels(svg: Svg, y: float, targets: Mapping[str, int]) -> float:
         return y
     words = [f"{name}: {n:,}" for name, n in targets.items()]
     if len(words) > MOST_TARGETS:
-        words = [f"{len(words)} targets: {min(targets.values()):,} to {max(targets.values()):,}"]
+        words = [f"{len(words)} targets:", f"{min(targets.values()):,} to {max(targets.values()):,}"]
     width = (WIDTH - 4 - 2 * 10) / 3
     x = 2 + 2 * (width + 10)
     svg.line((x + width / 2, y), (x + width / 2, y + 11), stroke=MUTED)
