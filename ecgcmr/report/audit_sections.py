@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ecgcmr.evaluation.audit import MIN_SUBJECTS
+from ecgcmr.evaluation.audit import MIN_SUBJECTS, UNKNOWN
 from ecgcmr.report.forest import Estimate, ForestRow, forest_figure
 from ecgcmr.report.page import Figure, LegendEntry, Section, Table
 from ecgcmr.report.palette import ArmStyle
@@ -42,19 +42,19 @@ def audit_section(rows: Sequence[Row], about: Mapping[str, Any], style: ArmStyle
     title = about["arms"]["model"]
     gaps = [row for row in rows if row["level"] == "gap"]
     wide = [row for row in gaps if row["q"] is not None and row["q"] < 0.05]
-    drawn = sorted((row for row in gaps if row["metric"] in _LOOK), key=lambda row: (row["p"] is None, row["p"] or 0.0))
+    drawn = sorted((row for row in gaps if row["metric"] in _LOOK or row in wide), key=_by_p)
     figures = [_figure(rows, row, (title, style)) for row in drawn[:MAX_FIGURES]]
     words = (
         f"{len(wide)} of {len(gaps)} gaps have q below 0.05: "
         + "; ".join(
             f"{metric_label(row['metric'])} of {row['target']} by {_plain(row['attribute'])}" for row in wide[:8]
         )
-        + ("; ..." if len(wide) > 8 else "")
+        + ("; and others." if len(wide) > 8 else ".")
         if wide
         else f"None of {len(gaps)} gaps has q below 0.05."
     )
     if len(drawn) > MAX_FIGURES:
-        words += f" Drawn are the {MAX_FIGURES} gaps of {len(drawn)} with the smallest p."
+        words += f" Drawn are {MAX_FIGURES} gaps: of {len(drawn)} those with the smallest p."
     tables = [_gap_table(gaps), _level_table(rows)]
     return Section("Groups", f"{ABOUT}{note}\n\n{words}", figures, tables, [LegendEntry(title, style)])
 
@@ -64,7 +64,7 @@ def _figure(rows: Sequence[Row], gap: Row, arm: tuple[str, ArmStyle]) -> Figure:
     levels = [row for row in rows if all(row[key] == gap[key] for key in same) and row["level"] != "gap"]
     shown = [
         ForestRow(f"{row['level']} ({row['n_subjects']:,})", {arm[0]: _estimate(row)})
-        for row in levels
+        for row in sorted(levels, key=lambda row: _rising(str(row["level"])))
         if row["value"] is not None
     ]
     title = f"{gap['target']} by {_plain(gap['attribute'])}"
@@ -81,7 +81,7 @@ def _gap_table(gaps: Sequence[Row]) -> Table:
     cells = [
         [str(row["target"]), metric_label(str(row["metric"])), _plain(row["attribute"]), _estimate(row).text(),
          _number(row["null_gap"]), _number(row["p"], 3), _number(row["q"], 3)]
-        for row in sorted(gaps, key=lambda row: (row["p"] is None, row["p"] or 0.0))
+        for row in sorted(gaps, key=_by_p)
     ]  # fmt: skip
     return Table(columns, cells, "All gaps, by rising p", fold=len(cells) > 12)
 
@@ -96,6 +96,15 @@ def _level_table(rows: Sequence[Row]) -> Table:
         if row["level"] != "gap"
     ]  # fmt: skip
     return Table(columns, cells, "Every group", fold=True)
+
+
+def _by_p(row: Row) -> tuple[bool, float]:
+    return row["p"] is None, row["p"] or 0.0
+
+
+def _rising(level: str) -> tuple[int, str]:
+    """`<45` comes before `45-54`, `>=75` and `unknown` come last."""
+    return (0 if level.startswith("<") else 2 if level.startswith(">") else 3 if level == UNKNOWN else 1, level)
 
 
 def _estimate(row: Row) -> Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from ecgcmr.evaluation.evaluated import Evaluated
 from ecgcmr.evaluation.item_embeddings import read_embeddings
 from ecgcmr.evaluation.kaplan_meier import predicted_strata
 from ecgcmr.evaluation.survival import Survival, survival_rows
+from ecgcmr.evaluation.target_scores import FEW
 from ecgcmr.report.agreement import bland_altman_figure
 from ecgcmr.report.curves import calibration_figure
 from ecgcmr.report.decision_figure import decision_figure
@@ -50,13 +52,13 @@ def measurement_section(found: Evaluated) -> Section | None:
         figures.append(
             bland_altman_figure(truth, prediction, lines, styles[model], f"{name}: agreement of {model}", unit)
         )
-        figures.append(calibration_figure(columns, styles, f"{name}: calibration"))
+        figures.append(calibration_figure(columns, styles, f"{name}: calibration", _bins(columns)))
     text = (
         "Agreement: bias with limits of agreement (1.96 standard deviations of the differences), intervals shaded. "
         "Predictions of a model are drawn towards the mean, which a sloping cloud shows. Calibration: mean measured "
         "against mean predicted value in bins of equal size."
     )
-    return Section(MEASUREMENTS, text + _cut(targets), figures, legend=legend_of(found))
+    return Section(MEASUREMENTS, text + _cut(targets), _pairs(figures), legend=legend_of(found))
 
 
 def diagnosis_section(found: Evaluated) -> Section | None:
@@ -66,17 +68,20 @@ def diagnosis_section(found: Evaluated) -> Section | None:
         return None
     styles, draws = arm_styles_of(found), _draws(found)
     figures: list[Figure] = []
+    unable = []
     for target in targets[:MOST]:
         columns = _columns(found, target)
         truth = next(iter(columns.values()))[0]
-        if 0 < truth.sum() < len(truth):
-            for make, metric, words in (
-                (roc_figure, "auroc", "ROC"),
-                (precision_recall_figure, "auprc", "precision and recall"),
-            ):
-                values = {arm: estimate(found, target, metric, arm).value for arm in columns}
-                figures.append(make(columns, styles, f"{target}: {words}", values))
-        figures.append(calibration_figure(columns, styles, f"{target}: calibration"))
+        if min(truth.sum(), len(truth) - truth.sum()) < FEW:
+            unable.append(f"{target} is not drawn: fewer than {FEW} of the rarer class.")
+            continue
+        for make, metric, words in (
+            (roc_figure, "auroc", "ROC"),
+            (precision_recall_figure, "auprc", "precision and recall"),
+        ):
+            values = {arm: estimate(found, target, metric, arm).value for arm in columns}
+            figures.append(make(columns, styles, f"{target}: {words}", values))
+        figures.append(calibration_figure(columns, styles, f"{target}: calibration", _bins(columns)))
         cuts = _thresholds(found, target)
         subjects = _test(found.tables["model"], target)["subject"].to_numpy()
         curves = {arm: decision_curve(pair, subjects, draws, cuts) for arm, pair in columns.items()}
@@ -86,7 +91,7 @@ def diagnosis_section(found: Evaluated) -> Section | None:
         "weighted or balanced classes tells risks that are too high: the calibration shows it, and the decision curve "
         "pays for it. A model is useful at a threshold where it lies above both treating everybody and nobody."
     )
-    return Section(DIAGNOSES, text + _cut(targets), figures, legend=legend_of(found))
+    return Section(DIAGNOSES, " ".join([text, *unable]) + _cut(targets), _pairs(figures), legend=legend_of(found))
 
 
 def outcome_section(found: Evaluated) -> Section | None:
@@ -98,10 +103,12 @@ def outcome_section(found: Evaluated) -> Section | None:
     figures, unable = [], []
     for target in targets[:MOST]:
         unit = _fact(found, target, "unit")
+        data = survival_rows(found.tables["model"], target, "test")
+        if data.event.sum() < FEW:
+            unable.append(f"{target} is not drawn: fewer than {FEW} events.")
+            continue
         try:
-            data = survival_rows(found.tables["model"], target, "test")
-            last = float(np.quantile(data.time, 0.9))
-            strata = predicted_strata(found.tables["model"], target, draws, np.linspace(0, last, 33)[1:].tolist())
+            strata = predicted_strata(found.tables["model"], target, draws, _steps(data))
             figures.append(kaplan_meier_figure(strata, f"{target}: by predicted risk", unit))
         except ValueError as error:
             unable.append(f"{target}: no strata ({error}).")
@@ -111,16 +118,16 @@ def outcome_section(found: Evaluated) -> Section | None:
             figures.append(horizon_calibration_figure(arms, horizon, styles, title))
     text = (
         "Thirds of the predicted risk, cut at validation (or else training) subjects. Calibration: Kaplan-Meier risk "
-        "against mean predicted risk in bins of equal size. A Cox head tells no risk by itself; its baseline hazard is "
-        + "; ".join(f"that of {where} subjects for {what.removeprefix('baseline hazard of ')}"
-                    for what, where in found.about["fitted_on"].items())
-        if found.about["fitted_on"]
-        else "Thirds of the predicted risk, cut at validation (or else training) subjects. Calibration: Kaplan-Meier "
-        "risk against mean predicted risk in bins of equal size"
-    )  # fmt: skip
-    return Section(
-        OUTCOMES, ". ".join([text, *unable]).rstrip(".") + "." + _cut(targets), figures, legend=legend_of(found)
+        "against mean predicted risk in bins of equal size."
     )
+    places: dict[str, list[str]] = {}
+    for what, where in found.about["fitted_on"].items():
+        places.setdefault({"val": "validation", "train": "training"}[where], []).append(what.split(" of ", 1)[1])
+    if places:
+        hazards = "; ".join(f"{where} subjects ({', '.join(names)})" for where, names in places.items())
+        text += f" A Cox head tells no risk by itself; its baseline hazard comes from {hazards}."
+    text = " ".join([text, *unable]) + _cut(targets)
+    return Section(OUTCOMES, text, _pairs(figures), legend=legend_of(found))
 
 
 def map_section(found: Evaluated) -> Section | None:
@@ -180,6 +187,25 @@ def _columns(found: Evaluated, target: str) -> Columns:
         if len(rows):
             columns[str(found.arm(arm))] = (rows["truth"].to_numpy(), rows["prediction"].to_numpy())
     return columns
+
+
+def _steps(data: Survival, most: int = 80) -> list[float]:
+    """Times of the events, where a Kaplan-Meier curve steps, up to when a tenth is still followed."""
+    last = float(np.quantile(data.time, 0.9))
+    times = np.unique(data.time[(data.event > 0.5) & (data.time <= last)])
+    if len(times) > most:
+        times = times[np.linspace(0, len(times) - 1, most).round().astype(int)]
+    return [float(t) for t in np.unique([*times[times > 0], last])]
+
+
+def _pairs(figures: Sequence[Figure]) -> list[Figure]:
+    """Two in a row, so that those of a target stand together."""
+    return [replace(figure, size="half") for figure in figures]
+
+
+def _bins(columns: Columns) -> int:
+    """Ten bins, or fewer where that would leave less than twenty rows in each."""
+    return int(np.clip(len(next(iter(columns.values()))[0]) // 20, 3, 10))
 
 
 def _with_risks(found: Evaluated, target: str) -> tuple[dict[str, Survival], float]:

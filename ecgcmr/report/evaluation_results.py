@@ -99,8 +99,11 @@ def added_section(found: Evaluated) -> Section:
         )
         return Section(ADDED, text)
     used = ", ".join(f"{name} (`{column}`)" for name, column in about["covariates"]["source"].items())
-    text = f"""`{base}` is a ridge, logistic or Cox regression on {used}, fitted on training subjects.
-`{both or "both"}` is a weighted sum of its prediction and that of the model, fitted on validation subjects only.
+    if both is None:
+        together = "A combination with the model could not be fitted on the validation subjects: see the remarks."
+    else:
+        together = f"`{both}` is a weighted sum of its prediction and that of the model, fitted on validation subjects."
+    text = f"""`{base}` is a ridge, logistic or Cox regression on {used}, fitted on training subjects. {together}
 Differences are paired: the same test subjects, the same draws. A filled point is a difference whose interval
 excludes 0."""
     unknown = {name: n for name, n in about["covariates"]["missing_in_train"].items() if n}
@@ -140,12 +143,13 @@ def headlines(found: Evaluated) -> list[Headline]:
             if base is not None and both is not None:
                 one = estimate(found, target, metric + DIFFERENCE, both, base)
                 if pd.notna(one.value):
-                    cards.append(_added_card(found, (target, metric, len(targets)), one, (both, base)))
+                    cards.append(_added_card(_name(found, target, metric, targets), metric, one, (both, base)))
                     continue
             one = estimate(found, target, metric, str(found.arm("model")))
             if pd.notna(one.value):
                 value, interval = one.text().split(" ", 1)
-                cards.append(Headline(f"{value} {metric_label(metric)}", target, f"95 % interval {interval}"))
+                name = _name(found, target, metric, targets)
+                cards.append(Headline(f"{value} {metric_label(metric)}", name, f"95 % interval {interval}"))
     return cards[:4]
 
 
@@ -228,11 +232,18 @@ def _text(metric: str, rows: pd.DataFrame) -> str:
     return Estimate(value, lo, hi).text(3 if small else 2)
 
 
-def _added_card(found: Evaluated, what: tuple[str, str, int], one: Estimate, pair: tuple[str, str]) -> Headline:
-    target, metric, n_targets = what
-    row = DifferenceRow(target, one.value, one.lo, one.hi)
+def _added_card(name: str, metric: str, one: Estimate, pair: tuple[str, str]) -> Headline:
+    row = DifferenceRow(name, one.value, one.lo, one.hi)
     words = {"better": f"{pair[0]} beats {pair[1]}", "worse": f"{pair[0]} is worse than {pair[1]}"}
-    name = f"mean of {n_targets} targets" if target == MACRO else target
     label = words.get(row.verdict, f"no clear difference of {pair[0]} and {pair[1]}")
     value, interval = interval_text(row).split(" ", 1)
     return Headline(f"{value} {metric_label(metric)}", f"{name}: {label}", f"added value, 95 % interval {interval}")
+
+
+def _name(found: Evaluated, target: str, metric: str, targets: Sequence[str]) -> str:
+    """Name of a target; for the mean the number of targets that all arms have a value of."""
+    if target != MACRO:
+        return target
+    arms = list(arm_styles_of(found))
+    n = sum(all(pd.notna(estimate(found, one, metric, arm).value) for arm in arms) for one in targets)
+    return f"mean of {n} targets"

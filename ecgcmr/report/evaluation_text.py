@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from ecgcmr.evaluation.macro import MACRO
 from ecgcmr.report.page import Section, Table, anchor
 
 RUN, FLOW, RESULTS, ADDED = "Model and data", "Who was evaluated", "Results", "What the recording adds"
@@ -38,7 +39,7 @@ def run_section(about: Mapping[str, Any]) -> Section:
     ]
     if weights["without_label"]:
         rows.append(["Outputs without a label here", ", ".join(weights["without_label"])])
-    return Section(RUN, "", tables=[Table(["", ""], rows)])
+    return Section(RUN, "", tables=[Table(["", ""], rows, prose=True)])
 
 
 def _how(how: Mapping[str, Any]) -> str:
@@ -73,19 +74,21 @@ def _mean(name: str, cell: Mapping[str, Any] | None) -> str:
 
 def counts_table(targets: Sequence[Mapping[str, Any]]) -> Table:
     """Labels of each target in each part, with positives or events."""
-    rows = []
+    rows, timed = [], any(target["kind"] == "survival" for target in targets)
     for target in targets:
-        cells = [target["name"] + (f" [{target['unit']}]" if target["unit"] else ""), str(target["description"])]
+        unit = f" [{target['unit']}]" if target["unit"] and target["kind"] == "regression" else ""
+        cells = [target["name"] + unit, str(target["description"])]
         for part in ("train", "val", "test"):
             n = target["n"][part]
             text = f"{n['subjects']:,}"
             if "positive" in n:
                 text += f" ({n['positive']:,} {'events' if target['kind'] == 'survival' else 'positive'})"
             cells.append(text)
-        follow_up = target["n"]["test"].get("median_follow_up")
-        cells.append("–" if follow_up is None else f"{follow_up:.1f} {target['unit']}")
+        if timed:
+            follow_up = target["n"]["test"].get("median_follow_up")
+            cells.append("–" if follow_up is None else f"{follow_up:.1f} {target['unit']}")
         rows.append(cells)
-    head = ["Target", "What", "Training", "Validation", "Test", "Median follow-up, test"]
+    head = ["Target", "What", "Training", "Validation", "Test", *(["Median follow-up, test"] if timed else [])]
     return Table(head, rows, "Subjects with an observed label", fold=len(rows) > 15)
 
 
@@ -95,10 +98,11 @@ def flags_table(flags: Sequence[Mapping[str, Any]]) -> Table | None:
         return None
     arms: dict[tuple[str, str], list[str]] = {}
     for flag in flags:
-        arms.setdefault((str(flag["target"]), str(flag["why"])), []).append(str(flag["arm"]))
+        target = "mean" if flag["target"] == MACRO else str(flag["target"])
+        arms.setdefault((target, str(flag["why"])), []).append(str(flag["arm"]))
     rows = [[target, why, ", ".join(dict.fromkeys(names))] for (target, why), names in arms.items()]
     return Table(["Target", "Remark", "Where"], rows, "Remarks: what could not be measured, or only roughly",
-                 fold=len(rows) > 10)  # fmt: skip
+                 len(rows) > 10, prose=True)  # fmt: skip
 
 
 def limits_section(about: Mapping[str, Any]) -> Section:
@@ -127,7 +131,7 @@ def limits_section(about: Mapping[str, Any]) -> Section:
     )
     if any(target["kind"] == "survival" for target in about["targets"]):
         words.append("Deaths of other causes count as censoring: risks are those of a world without them.")
-    flags = {flag["target"] for flag in about["flags"] if flag["target"] != "macro"}
+    flags = {flag["target"] for flag in about["flags"] if flag["target"] != MACRO}
     if flags:
         words.append(f"For {len(flags)} target(s) something could not be measured, or only roughly: see the remarks.")
     return Section(LIMITS, "\n\n".join(words))
@@ -173,7 +177,8 @@ def tripod_section(about: Mapping[str, Any], shown: Sequence[str]) -> Section:
         "Collins et al., BMJ 2024, doi 10.1136/bmj-2023-078378. The page reports what a machine can know; the last "
         "column is left to the authors of a study."
     )
-    return Section(TRIPOD, text, tables=[Table(["Item", "What", "Where on this page", "To be added"], rows)])
+    head = ["Item", "What", "Where on this page", "To be added"]
+    return Section(TRIPOD, text, tables=[Table(head, rows, prose=True)])
 
 
 def _link(title: str) -> Markup:

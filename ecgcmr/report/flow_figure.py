@@ -10,8 +10,9 @@ from ecgcmr.report.page import Figure
 from ecgcmr.report.palette import SHADE
 from ecgcmr.report.svg import GRID, INK, MUTED, Svg
 
-WIDTH = 460.0
-_BOX, _SIDE, _LINE, _PAD, _GAP = 218.0, 196.0, 15.0, 9.0, 16.0
+WIDTH = 400.0
+MOST_TARGETS = 8
+_BOX, _LINE, _PAD, _GAP = 204.0, 15.0, 9.0, 16.0
 
 
 def flow_figure(flow: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
@@ -29,13 +30,16 @@ def flow_figure(flow: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
     svg = Svg(WIDTH, 10, _told(flow))
     y = 2.0
     for k, stage in enumerate(flow):
-        lines = [f"{stage['n']:,} {stage['of']}", *textwrap.wrap(str(stage["stage"]), 32)]
+        lines = [f"{stage['n']:,} {stage['of']}", *textwrap.wrap(str(stage["stage"]), 30)]
         y = _box(svg, (2.0, y, _BOX), lines, stage["lost"], last=k == len(flow) - 1)
     parts = flow[-1].get("parts") or {}
     if parts:
         y = _parts(svg, y, parts)
+        y = _labels(svg, y, flow[-1].get("targets") or {})
     svg.height = y + 4
-    return Figure(str(svg), svg.label, "Losses stand at the right, with the reason.", "half", title)
+    lost = any(stage["lost"] for stage in flow)
+    caption = "Losses stand at the right, with the reason." if lost else "Nobody was left out on the way."
+    return Figure(str(svg), svg.label, caption, "half", title)
 
 
 def _box(
@@ -64,8 +68,8 @@ def _box(
 
 
 def _loss_lines(one: Mapping[str, Any]) -> list[str]:
-    lines = textwrap.wrap(f"{one['n']:,} {one['why']}", 34) or [f"{one['n']:,}"]
-    return lines if len(lines) <= 3 else [*lines[:2], lines[2][:32] + "…"]
+    lines = textwrap.wrap(f"{one['n']:,} {one['why']}", 29) or [f"{one['n']:,}"]
+    return lines if len(lines) <= 3 else [*lines[:2], lines[2][:27] + "…"]
 
 
 def _parts(svg: Svg, y: float, parts: Mapping[str, int]) -> float:
@@ -81,10 +85,36 @@ def _parts(svg: Svg, y: float, parts: Mapping[str, int]) -> float:
     return y + 44
 
 
+def _labels(svg: Svg, y: float, targets: Mapping[str, int]) -> float:
+    """Under the test box: who has an observed label, and so is evaluated, for each target."""
+    if not targets:
+        return y
+    words = [f"{name}: {n:,}" for name, n in targets.items()]
+    if len(words) > MOST_TARGETS:
+        words = [f"{len(words)} targets:", f"{min(targets.values()):,} to {max(targets.values()):,}"]
+    width = (WIDTH - 4 - 2 * 10) / 3
+    x = 2 + 2 * (width + 10)
+    svg.line((x + width / 2, y), (x + width / 2, y + 11), stroke=MUTED)
+    svg.add("polygon", points=f"{x + width / 2 - 4},{y + 10} {x + width / 2 + 4},{y + 10} {x + width / 2},{y + 16}",
+            fill=MUTED)  # fmt: skip
+    svg.add("rect", x=x, y=y + 16, width=width, height=_LINE * (len(words) + 1) + 2 * _PAD, rx=6, fill=SHADE,
+            stroke="#0a5ea8", stroke_width=2)  # fmt: skip
+    svg.text(x + 10, y + 16 + _PAD + 11.5, "with a label", font_size=12, fill=MUTED)
+    for k, line in enumerate(words):
+        text = line if len(line) <= 21 else line[:20] + "…"
+        svg.text(x + 10, y + 16 + _PAD + 11.5 + _LINE * (k + 1), text, font_size=12, font_weight=600)
+    return y + 16 + _LINE * (len(words) + 1) + 2 * _PAD
+
+
 def _told(flow: Sequence[Mapping[str, Any]]) -> str:
     words = []
     for stage in flow:
         lost = ", ".join(f"{one['n']:,} {one['why']}" for one in stage["lost"])
         words.append(f"{stage['stage']}: {stage['n']:,} {stage['of']}" + (f" (lost: {lost})" if lost else ""))
     parts = ", ".join(f"{part} {n:,}" for part, n in (flow[-1].get("parts") or {}).items())
+    observed = flow[-1].get("targets") or {}
+    if observed:
+        parts += "; test subjects with a label: " + ", ".join(
+            f"{name} {n:,}" for name, n in list(observed.items())[:10]
+        )
     return "Flow of the cohort. " + "; ".join(words) + (f"; of these {parts}" if parts else "") + "."

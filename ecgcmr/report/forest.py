@@ -12,7 +12,7 @@ from ecgcmr.report.palette import ArmStyle, draw_marker
 from ecgcmr.report.svg import GRID, INK, MUTED, Svg
 
 WIDTH = 424.0
-LEFT, RIGHT = 96.0, 128.0
+LEFT, RIGHT = 96.0, 150.0
 _ROW, _HEAD, _GAP = 19.0, 6.0, 9.0
 
 

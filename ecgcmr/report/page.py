@@ -56,12 +56,21 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that scrolls in its own box when it is too wide; `fold` hides it behind a line that opens it."""
+    """A table that scrolls in its own box when it is too wide.
+
+    Attributes:
+        columns: Names of the columns; no head is drawn when all are empty.
+        rows: Cells.
+        caption: Text above.
+        fold: Whether it is hidden behind a line that opens it.
+        prose: Whether cells hold sentences, which wrap, and not numbers, which do not.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
     fold: bool = False
+    prose: bool = False
 
     def __post_init__(self) -> None:
         wrong = [i for i, row in enumerate(self.rows) if len(row) != len(self.columns)]

@@ -54,6 +54,7 @@ def kaplan_meier_figure(strata: Strata, title: str, unit: str) -> Figure:
         color, dash = _COLORS[(int(stratum) - 1) % len(_COLORS)]
         t = np.concatenate([[0.0], part["time"].to_numpy()])
         value, low, high = (np.concatenate([[0.0], part[name].to_numpy()]) for name in ("value", "low", "high"))
+        t, value, low, high = _stairs(t, value, low, high)
         _band(svg, panel, (t, low, high), color)
         x, y = np.array([panel.px(v) for v in t]), np.array([panel.py(v) if np.isfinite(v) else np.nan for v in value])
         svg.add("path", d=polyline(x, y), fill="none", stroke=color, stroke_width=2, stroke_dasharray=dash or None)
@@ -126,6 +127,11 @@ def _observed(data: Survival, horizon: float, n_bins: int) -> tuple[Array, Array
         predicted.append(risk[inside].mean())
         observed.append(1 - curve[0, 0])
     return np.array(predicted), np.array(observed)
+
+
+def _stairs(t: Array, *columns: Array) -> tuple[Array, ...]:
+    """Times and values of step functions: a value holds until the next time."""
+    return np.repeat(t, 2)[1:], *(np.repeat(column, 2)[:-1] for column in columns)
 
 
 def _band(svg: Svg, panel: Panel, lines: tuple[Array, Array, Array], color: str) -> None:

@@ -50,8 +50,11 @@ def make_ecg(z: float, rng: np.random.Generator) -> EcgRecording:
     return EcgRecording(signal.astype(np.float32), RATE, LEADS, "mV", "generated")
 
 
-def write_planted(out: Path, n: int = 240, seed: int = 0, recordings: int = 1) -> Path:
-    """Subjects 0 ... n - 1 (60/20/20); every tenth has no BMI, the last has no recording."""
+def write_planted(out: Path, n: int = 240, seed: int = 0, recordings: int = 1, known: bool = True) -> Path:
+    """Subjects 0 ... n - 1 (60/20/20); every tenth has no BMI, the last has no recording.
+
+    With `known` false nothing is known of a subject but the labels.
+    """
     rng = np.random.default_rng([seed, 1])
     who = latent(n, seed)
     risk = 0.9 * who["z"] + 0.04 * (who["age"] - 60)
@@ -62,7 +65,8 @@ def write_planted(out: Path, n: int = 240, seed: int = 0, recordings: int = 1) -
                 z, age, male = (float(who[name][k]) for name in ("z", "age", "male"))
                 bmi = float("nan") if k % 10 == 0 else float(22 + 8 * rng.random())
                 fields = {"sex": "male" if male else "female", "age_years": age, "site": str(k % 3), "bmi": bmi}
-                rows.add_subject(k, fields)
+                nothing = {"sex": None, "age_years": float("nan"), "site": "a", "bmi": float("nan")}
+                rows.add_subject(k, fields if known else nothing)
                 for visit in range(recordings if k < n - 1 else 0):
                     row = rows.add_recording(make_ecg(z, rng), k, float(visit))
                     rows.add_ledger(LedgerRow(f"{k}.{visit}", "ecg", "kept", row=row))
