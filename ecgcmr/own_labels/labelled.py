@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ecgcmr.cohort.ingest_labels import aggregate
+from ecgcmr.cohort.ingest_labels import SEXES, aggregate
 from ecgcmr.cohort.schema import ARRAY_FILES, SCHEMA_FILE, CohortSchema, LabelSpec
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.cohort.tables import sha256
@@ -129,9 +129,9 @@ def _write_labels(
     if specs[0].level == "recording":
         table = values.assign(recording=numbers).sort_values("recording")
         written["recording_labels.parquet"] = _write(folder / "recording_labels.parquet", table)
-        owners = cohort.recordings.set_index("recording")["subject"].loc[numbers].to_numpy(dtype=np.int64)
+        owners = cohort.recordings.set_index("recording")["subject"].reindex(numbers).to_numpy(dtype=np.int64)
     place = pd.Series(np.arange(len(everyone)), index=everyone)
-    of_subjects = aggregate(specs, values.reset_index(drop=True), place.loc[owners].to_numpy(), len(everyone))
+    of_subjects = aggregate(specs, values.reset_index(drop=True), place.reindex(owners).to_numpy(), len(everyone))
     of_subjects.insert(0, "subject", everyone)
     written["labels.parquet"] = _write(folder / "labels.parquet", of_subjects)
     return written
@@ -141,21 +141,21 @@ def _subjects(
     cohort: Cohort, own: OwnLabels, rows: NDArray[np.int64], numbers: NDArray[np.int64] | None
 ) -> tuple[list[str], pd.DataFrame]:
     """Subjects with what the table says of them, where the cohort does not know it; and the new group columns."""
-    subjects = cohort.subjects.copy()
+    subjects = cohort.subjects.reset_index(drop=True)
     if numbers is None:
         return [], subjects
     groups = []
     for name in own.about:
-        said = pd.Series(own.about[name].to_numpy()[rows], index=numbers)
-        said = said[~said.index.duplicated()].reindex(subjects["subject"]).to_numpy()
+        of_table = pd.Series(own.about[name].to_numpy()[rows], index=numbers)
+        said = of_table.reindex(subjects["subject"]).fillna("").reset_index(drop=True)
         if name == "age_years":
-            unknown = subjects["age_years"].isna().to_numpy()
-            subjects["age_years"] = np.where(unknown, pd.to_numeric(pd.Series(said), errors="coerce"), subjects[name])
+            ages = pd.to_numeric(said, errors="coerce")
+            subjects["age_years"] = subjects["age_years"].fillna(ages)
         elif name == "sex":
-            unknown = (subjects["sex"].fillna("") == "").to_numpy()
-            subjects["sex"] = np.where(unknown, pd.Series(said).fillna(""), subjects["sex"])
+            known = subjects["sex"].fillna("")
+            subjects["sex"] = known.where(known != "", said.map(lambda text: SEXES.get(text.lower(), text)))
         else:
-            subjects[name] = pd.Series(said).fillna("").astype(str)
+            subjects[name] = said.astype(str)
         if name != "age_years":
             groups.append(str(name))
     return groups, subjects

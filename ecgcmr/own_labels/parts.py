@@ -38,12 +38,13 @@ def with_split_file(own: OwnLabels, request: FinetuneRequest) -> OwnLabels:
         return own
     path = request.split_file
     table = read_text_table(path)
-    part = next((name for name in table if name.lower() in ("split", "part", "fold")), None)
-    if part is None or len(table.columns) < 2:
+    names = [str(name) for name in table.columns]
+    part = next((name for name in names if name.lower() in ("split", "part", "fold")), None)
+    if part is None or len(names) < 2:
         raise ValueError(
-            f"{path}: expected a column with subjects or recordings and one called split; it has {', '.join(table)}"
+            f"{path}: expected a column with subjects or recordings and one called split; it has {', '.join(names)}"
         )
-    key = next(name for name in table if name != part)
+    key = next(name for name in names if name != part)
     by_subject = key == own.subject_column and own.subjects is not None
     said: dict[str, str] = {}
     for row, (name, value) in enumerate(zip(table[key].map(tidy_key), table[part], strict=True), 1):

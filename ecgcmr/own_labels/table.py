@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from ecgcmr.cohort.ingest_tables import read_text_table, tidy_key
 from ecgcmr.cohort.schema import LabelSpec
-from ecgcmr.own_labels.kinds import MISSING, label_of, outcome_names, problem_of, split_unit
+from ecgcmr.own_labels.kinds import MIN_ROWS, MISSING, label_of, outcome_names, problem_of, split_unit
 from ecgcmr.own_labels.request import FinetuneRequest
 
 SUBJECT_NAMES = ("subject", "subject_id", "subject_key", "patient", "patient_id", "pid", "eid", "person_id", "mrn")
@@ -96,6 +97,8 @@ def read_own_labels(path: Path, request: FinetuneRequest) -> OwnLabels:
         raise ValueError(f"{path}: no column can be learned: {reasons}")
     _check_together(path, specs)
     subject, fold = roles.subject, roles.fold
+    if subject is not None:
+        _check_subjects(path, table[subject], specs, values)
     return OwnLabels(
         path=path,
         keys=[tidy_key(key) for key in table[roles.key]],
@@ -238,6 +241,16 @@ def _check_together(path: Path, specs: Sequence[LabelSpec]) -> None:
             f"{path}: {', '.join(follow_up)} are outcomes with follow-up and {', '.join(others)} are not: one run "
             "learns one or the other; choose with --label"
         )
+
+
+def _check_subjects(path: Path, subjects: pd.Series, specs: Sequence[LabelSpec], values: list[Any]) -> None:
+    for spec, column in zip(specs, values, strict=True):
+        count = subjects[~np.isnan(column)].nunique()
+        if count < MIN_ROWS:
+            raise ValueError(
+                f"{path}: column {spec.name!r}: {count} subjects have a value; at least {MIN_ROWS} are needed to train "
+                "on some, select on others and test on the rest"
+            )
 
 
 def listed(rows: NDArray[np.int64]) -> str:

@@ -196,14 +196,21 @@ def test_finetune_labels__outcomes_of_a_cohort(ask: Ask, tiny_cohort: Path, tmp_
     subjects = Cohort.open(tiny_cohort).subjects["subject"].to_numpy()
     rng = np.random.default_rng(3)
     frame = pd.DataFrame({"subject": subjects, "hf_time_years": rng.exponential(4, len(subjects)).round(2)})
+    frame["Site"], frame["age"] = ["north", "south"] * (len(frame) // 2), 50
     frame["hf_event"] = (np.arange(len(subjects)) % 3 != 0).astype(int)
     table = tmp_path / "outcomes.csv"
     frame.to_csv(table, index=False)
-    result = finetune_labels(ask(labels=table, ecg=None, cohort=tiny_cohort))
+    outcome = ("hf_time_years", "hf_event")
+    result = finetune_labels(
+        ask(labels=table, ecg=None, cohort=tiny_cohort, label_columns=outcome, group_columns=("Site",))
+    )
     cohort = Cohort.open(result.out / "cohort")
     assert not validate_cohort(cohort.path)
     for part, members in open_split(Cohort.open(tiny_cohort)).parts().items():
         np.testing.assert_array_equal(open_split(cohort, "finetune").part(part), members)
     np.testing.assert_allclose(cohort.labels["hf_time_years"].to_numpy(), frame["hf_time_years"])
+    assert cohort.subjects["Site"].tolist() == frame["Site"].tolist()
+    assert "Site" in cohort.schema.group_columns
+    pd.testing.assert_series_equal(cohort.subjects["age_years"], Cohort.open(tiny_cohort).subjects["age_years"])
     assert "harrell_c" in set(read_results(result.results)["metric"])
     assert sorted(path.name for path in tiny_cohort.iterdir() if path.name != "cache") == before

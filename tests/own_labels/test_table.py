@@ -32,7 +32,7 @@ def test_read__finds_out_what_every_column_is(tmp_path: Path) -> None:
     ef = [55.5, "NA", *range(40, 50)]
     kind = [["a", "b", "c"][k % 3] for k in range(12)]
     case = ["yes" if k % 2 else "no" for k in range(12)]
-    body = rows(KEYS, [f"P{k // 2}" for k in range(12)], [60] * 12, ["f"] * 12, split, ef, case, kind, [""] * 12)
+    body = rows(KEYS, [f"P{max(k, 1)}" for k in range(12)], [60] * 12, ["f"] * 12, split, ef, case, kind, [""] * 12)
     own = read(tmp_path, header, body)
     assert {spec.name: spec.kind for spec in own.specs} == {"EF": "regression", "case": "binary", "kind": "category"}
     assert own.specs[0].unit == "%"
@@ -40,7 +40,7 @@ def test_read__finds_out_what_every_column_is(tmp_path: Path) -> None:
     np.testing.assert_array_equal(own.values[:, 1], BINARY)
     np.testing.assert_array_equal(own.values[:, 2], [k % 3 for k in range(12)])
     assert np.isnan(own.values[1, 0])
-    assert own.subjects == [f"P{k // 2}" for k in range(12)]
+    assert own.subjects == [f"P{max(k, 1)}" for k in range(12)]
     assert (own.key_column, own.fold_column, own.is_subject) == ("file", "split", False)
     assert set(own.about) == {"age_years", "sex"}
     assert any("'mi_note' is left out: it is missing in all 12 rows" in note for note in own.notes)
@@ -108,6 +108,12 @@ def test_read__no_cell_with_words_is_quoted(tmp_path: Path) -> None:
         ("file,sex", rows(KEYS, ["f"] * 12), {}, "no column is left to learn"),
         ("file,mi_time,mi_event", rows(KEYS, [1.5] * 12, [0] * 12), {}, "all 12 rows are censored: there is no event"),
         ("file,mi_time,mi_event", rows(KEYS, [-1] * 12, BINARY), {}, "data row 1 and 11 more: '-1'.*from 0 on"),
+        (
+            "file,subject,case",
+            rows(KEYS, [k % 3 for k in range(12)], BINARY),
+            {},
+            "3 subjects have a value; at least 10",
+        ),
         (
             "file,a_time,a_event,EF",
             rows(KEYS, [*range(12)], BINARY, [*range(12)]),
