@@ -96,7 +96,9 @@ def show(
 @labels_app.command()
 def example(
     out: Annotated[Path, typer.Option(help="New folder for the tables and ECGs.")],
-    kind: Annotated[str, typer.Option(help="ukb or mimic: whose layout the tables have.")] = "ukb",
+    kind: Annotated[
+        str, typer.Option(help="ukb or mimic: whose layout the tables have; own: ECG files and labels.")
+    ] = "ukb",
     subjects: Annotated[int, typer.Option(min=1, max=9999, help="Number of subjects.")] = 60,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 0,
 ) -> None:

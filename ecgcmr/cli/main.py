@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ecgcmr import __version__
-from ecgcmr.cli import bench, data, embed, labels, privacy, runs, splits, study, weights
+from ecgcmr.cli import bench, data, embed, evaluate, finetune, labels, privacy, runs, splits, study, weights
 from ecgcmr.cli.errors import plain_console, user_errors
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app = typer.Typer(
 bench.register(app)
 data.register(app)
 embed.register(app)
+evaluate.register(app)
+finetune.register(app)
 labels.register(app)
 study.register(app)
 privacy.register(data.cohort_app)

@@ -48,7 +48,8 @@ class DatasetOptions:
     Attributes:
         require: Which modalities an item must have: "any", "ecg", "cmr" or "both".
         view: View of the CMR studies.
-        group: Column of subjects.parquet that becomes `Batch["group"]` (codes of its sorted values); None gives zeros.
+        group: Column of subjects.parquet, or a binary or category label, that becomes `Batch["group"]` (codes of its
+            sorted values); None gives zeros.
         ecg_dtype: Type of the cached ECG: "float16" (relative error 5e-4) or "float32".
         cache_dir: Where to cache instead of <cohort>/cache, for instance for a read-only cohort.
     """
@@ -208,8 +209,14 @@ class PairedDataset:
 
     def _subject_table(self, column: str) -> pd.DataFrame:
         table = self.cohort.subjects.set_index("subject")
+        spec = self.cohort.label_specs.get(column)
+        if column not in table and spec is not None and spec.kind in ("binary", "category"):
+            return self.cohort.labels
         if column not in table:
-            raise ValueError(f"{self.cohort.path}: no group column {column!r}; have {list(table.columns)}")
+            raise ValueError(
+                f"{self.cohort.path}: no group column {column!r}; have {list(table.columns)}, and binary and category "
+                "labels"
+            )
         return table
 
     def _item_labels(self) -> NDArray[np.float64]:

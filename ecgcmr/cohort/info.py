@@ -93,11 +93,11 @@ def _counts(cohort: Cohort, table: str, columns: list[str]) -> list[dict[str, An
 
 def _labels(cohort: Cohort) -> list[dict[str, Any]]:
     rows = []
-    for name, spec in cohort.label_specs.items():
-        found = label_statistics(spec, cohort.labels[name].to_numpy(dtype=np.float64))
+    for spec in cohort.schema.labels:
+        found = label_statistics(spec, cohort.labels[spec.name].to_numpy(dtype=np.float64))
         rows.append(
             {
-                "label": name,
+                "label": spec.name,
                 "kind": spec.kind,
                 "unit": spec.unit,
                 "observed": found.n,

@@ -26,7 +26,7 @@ from ecgcmr.cohort.schema import LabelSpec
 
 MAX_CATEGORIES = 20
 _SUBJECT_FIELDS = {"sex": "sex", "gender": "sex", "age": "age_years", "age_years": "age_years", "site": "site"}
-_SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
+SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 _TRUTH = {"true": "1", "false": "0", "yes": "1", "no": "0"}
 
 
@@ -172,7 +172,7 @@ class LabelTable:
             if target == "age_years":
                 out[target] = numbers(texts)
             elif target == "sex":
-                out[target] = texts.map(lambda text: _SEXES.get(text.lower(), text))
+                out[target] = texts.map(lambda text: SEXES.get(text.lower(), text))
             else:
                 out[target] = texts
         for name in self.spec.groups:

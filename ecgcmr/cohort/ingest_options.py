@@ -33,6 +33,7 @@ class IngestOptions:
         date_column: Column of the labels with the day of the recording.
         label_columns: Columns to take as labels; empty for all that can be.
         group_columns: Columns to take as groups.
+        only_labelled: Leave out files that the labels do not know.
         subject_regex: Its first group, found in the relative path, is the item's key instead of the file's stem.
         cmr_level: Depth of the folders under `cmr` that hold one study each.
         incomplete: "error" drops a study in which a frame is missing, "drop" only the slices concerned.
@@ -68,6 +69,7 @@ class IngestOptions:
     date_column: str | None = None
     label_columns: tuple[str, ...] = ()
     group_columns: tuple[str, ...] = ()
+    only_labelled: bool = False
     subject_regex: str | None = None
     cmr_level: int = 1
     incomplete: str = "error"
@@ -163,6 +165,7 @@ class IngestOptions:
                 fold=self.split_column,
                 groups=self.group_columns,
                 labels=self.label_columns,
+                only=self.only_labelled,
             )
         recipe = Recipe(
             name="folder",

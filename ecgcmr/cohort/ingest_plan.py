@@ -159,6 +159,9 @@ class _Planner:
         if self.labels is not None:
             subjects = [said["subject"]] if "subject" in said else [*own, *seen.keys]
             label_row, subject_key = self.labels.find([*own, *seen.keys], subjects)
+            if label_row < 0 and self.labels.spec.only:
+                self._leave_out(kind, seen.relative, Reason.NOT_WANTED)
+                return
         key = subject_key or said.get("subject") or (own or [short])[0]
         subject = plan.subject_keys.setdefault(key, len(plan.subject_keys))
         for name in self.columns:

@@ -4,12 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from ecgcmr.cohort.schema import LabelSpec
-from ecgcmr.cohort.store import Cohort
+from ecgcmr.cohort.schema import LabelSpec, value_label
+
+if TYPE_CHECKING:
+    from ecgcmr.cohort.store import Cohort
+
+
+def with_values(specs: Sequence[LabelSpec]) -> dict[str, LabelSpec]:
+    """Meaning of each label by name, and of the binary label NAME=VALUE of each value of a category."""
+    found = {spec.name: spec for spec in specs}
+    for spec in specs:
+        for value in spec.values if spec.kind == "category" else ():
+            name = value_label(spec.name, value)
+            text = f"whether {spec.name} is {value}"
+            found.setdefault(name, LabelSpec(name, "binary", description=text, level=spec.level))
+    return found
+
+
+def add_values(table: pd.DataFrame, specs: Sequence[LabelSpec]) -> pd.DataFrame:
+    """Add the columns NAME=VALUE of the categories in a table of labels: 0, 1, or NaN where the category is missing."""
+    added = {}
+    for spec in specs:
+        if spec.kind != "category" or spec.name not in table:
+            continue
+        codes = table[spec.name]
+        for code, value in enumerate(spec.values):
+            name = value_label(spec.name, value)
+            if name not in table:
+                added[name] = (codes == code).astype(np.float64).where(codes.notna())
+    return pd.concat([table, pd.DataFrame(added, index=table.index)], axis=1) if added else table
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,7 @@ class Table(Strict):
         groups: Columns to take as groups.
         labels: Columns to take as labels; empty for all that can be, None for none.
         codes: Binary labels from listed codes.
+        only: Leave out the files that the table does not know; they stand in the ledger as not wanted.
     """
 
     file: str
@@ -129,6 +130,7 @@ class Table(Strict):
     groups: tuple[str, ...] = ()
     labels: tuple[str, ...] | None = ()
     codes: tuple[Codes, ...] = ()
+    only: bool = False
 
     @field_validator("sex", "age", "site", mode="before")
     @classmethod

@@ -114,6 +114,11 @@ class LabelSpec:
             raise ValueError(f"label {self.name!r}: level must be 'subject' or 'recording', got {self.level!r}")
 
 
+def value_label(category: str, value: str) -> str:
+    """Name of the binary label "has this value" of a category; every category label has one for each value."""
+    return f"{category}={value}"
+
+
 @dataclass(frozen=True)
 class CohortSchema:
     """The content of cohort.json.

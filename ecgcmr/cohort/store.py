@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ecgcmr.cmr.cine import Cine
+from ecgcmr.cohort.labels import add_values, with_values
 from ecgcmr.cohort.packing import unpack_ecg, unpack_pixels
 from ecgcmr.cohort.schema import ADDED_COLUMNS, ARRAY_FILES, TABLES, CohortSchema, LabelSpec, read_schema
 from ecgcmr.cohort.tables import read_table
@@ -113,9 +114,13 @@ class Cohort:
 
     @cached_property
     def labels(self) -> pd.DataFrame:
-        """Labels, indexed by subject, for every subject of the cohort; NaN is missing."""
+        """Labels, indexed by subject, for every subject of the cohort; NaN is missing.
+
+        Each value of a category is a label NAME=VALUE too (`ecgcmr.cohort.labels.with_values`).
+        """
         table = self._table("labels", [spec.name for spec in self.schema.labels]).set_index("subject")
-        return table.reindex(pd.Index(self.subjects["subject"], name="subject"))
+        table = table.reindex(pd.Index(self.subjects["subject"], name="subject"))
+        return add_values(table, self.schema.labels)
 
     @cached_property
     def recording_labels(self) -> pd.DataFrame:
@@ -124,7 +129,7 @@ class Cohort:
         path = self.path / "recording_labels.parquet"
         if "recording_labels.parquet" not in self.schema.files:
             return pd.DataFrame(index=index)
-        return read_table(path).set_index("recording").reindex(index)
+        return add_values(read_table(path).set_index("recording").reindex(index), self.schema.labels)
 
     @cached_property
     def truth(self) -> pd.DataFrame:
@@ -147,8 +152,8 @@ class Cohort:
 
     @cached_property
     def label_specs(self) -> dict[str, LabelSpec]:
-        """Meaning of each label column, by name."""
-        return {spec.name: spec for spec in self.schema.labels}
+        """Meaning of each label, by name; of each value of a category too."""
+        return with_values(self.schema.labels)
 
     @property
     def split_names(self) -> list[str]:

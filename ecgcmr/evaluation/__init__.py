@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
-    "audit": ("audit_groups",),
+    "audit": ("audit_groups", "audit_metrics"),
     "bootstrap": (
         "Bootstrapped",
         "Interval",
@@ -20,8 +20,11 @@ _PUBLIC = {
         "paired_difference",
     ),
     "calibration": ("Calibration", "calibrate_binary", "calibrate_regression", "reliability_curve"),
+    "cox": ("CoxFit", "fit_cox"),
     "decision": ("decision_curve", "net_benefits"),
     "embeddings": ("Embeddings", "embed", "encoder_of"),
+    "evaluate": ("evaluate_weights",),
+    "evaluated": ("Evaluated", "headline_table", "read_evaluation"),
     "incident": ("predict_incident",),
     "kaplan_meier": ("Strata", "add_cox_probabilities", "breslow", "logrank", "predicted_strata"),
     "label_draws": ("LabelDraw", "draw_labels"),

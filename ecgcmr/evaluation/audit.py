@@ -1,4 +1,4 @@
-"""Group audit: a metric for each group with its interval, and the gap between the best and the worst group.
+"""Group audit: metrics for each group with their intervals, and the gap between the largest and the smallest value.
 
 Definitions. The bootstrap draws subjects within each group, so that group sizes stay as they are. The gap is the
 largest minus the smallest group value. It can not be negative and is therefore above 0 even when groups do not differ
@@ -6,10 +6,14 @@ at all; the mean gap after permuting the group labels over subjects is given bes
 permutations that reach the observed gap (`p`). Groups below `MIN_SUBJECTS` subjects are listed without numbers
 ("not reported": small-cell suppression). Subjects without a group form the level `unknown`, which is listed but is no
 part of the gap.
+
+Outcomes with follow-up are audited by the metrics of `survival`: `harrell_c` for instance, and for calibration at a
+horizon `observed_expected_at_h`. Their rows are those of the predictions table, with and without a horizon.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +28,8 @@ from ecgcmr.evaluation.bootstrap import (
     draw_subjects,
     percentile_interval,
 )
+from ecgcmr.evaluation.metrics import METRICS
+from ecgcmr.evaluation.survival import bootstrap_survival, survival_rows
 
 MIN_SUBJECTS = 10
 UNKNOWN = "unknown"
@@ -78,41 +84,49 @@ def audit_groups(table: pd.DataFrame, plan: AuditPlan, generator: np.random.Gene
     Raises:
         ValueError: When the column is missing, a subject has two groups, or no test row has a label.
     """
+    return audit_metrics(table, plan, (plan.metric,), generator)
+
+
+def audit_metrics(
+    table: pd.DataFrame, plan: AuditPlan, metrics: Sequence[str], generator: np.random.Generator
+) -> pd.DataFrame:
+    """Audit several metrics of one kind by the same draws and permutations; else as `audit_groups`.
+
+    The rows of one metric stand together, in the order of `metrics`; `plan.metric` is not read.
+    """
     rows = _select(table, plan)
-    subjects = rows["subject"].to_numpy()
     first = rows.drop_duplicates("subject")
     who, level = first["subject"].to_numpy(), first["level"].to_numpy()
     draws = draw_subjects(who, plan.n_draws, generator, strata=level)
     level = level[np.argsort(who)].astype(str)
-    records, reported = [], {}
-    for name in sorted(set(level), key=lambda one: (one == UNKNOWN, one)):
-        part = rows[rows["level"] == name]
-        record: dict[str, Any] = {
-            "level": name,
-            "n_subjects": int((level == name).sum()),
-            "n_items": len(part),
-            "prevalence": float(part["truth"].mean()),
-            "flags": "",
-        }
-        if record["n_subjects"] < MIN_SUBJECTS:
-            record |= {
-                "n_items": None,
-                "prevalence": np.nan,
-                "flags": f"not reported: fewer than {MIN_SUBJECTS} subjects",
-            }
-        else:
-            found = _metric(plan, part, draws)
-            interval = found.interval()
-            record |= {"value": interval.value, "lo": interval.lo, "hi": interval.hi}
-            if np.isnan(interval.lo):
-                record["flags"] = f"interval not estimable: {interval.degenerate} of {plan.n_draws} draws degenerate"
+    sizes = {name: int((level == name).sum()) for name in sorted(set(level), key=lambda one: (one == UNKNOWN, one))}
+    large = [name for name, size in sizes.items() if size >= MIN_SUBJECTS]
+    parts = {name: rows[rows["level"] == name] for name in sizes}
+    values = {name: _metrics(plan, metrics, parts[name], draws) for name in large}
+    named = [name for name in large if name != UNKNOWN]
+    permuted = _permuted(rows, (draws, level), named, plan, metrics, generator) if len(named) > 1 else {}
+    records = []
+    for metric in metrics:
+        reported = {}
+        for name, size in sizes.items():
+            if name not in values:
+                about = {"level": name, "n_subjects": size, "prevalence": np.nan}
+                records.append(about | {"metric": metric, "flags": f"not reported: fewer than {MIN_SUBJECTS} subjects"})
+                continue
+            found, (n_items, prevalence) = values[name][metric], _size(parts[name])
+            interval, flags = found.interval(), ""
+            if np.isnan(interval.value):
+                flags = "not defined here: one class only, or no event"
+            elif np.isnan(interval.lo):
+                flags = f"interval not estimable: {interval.degenerate} of {plan.n_draws} draws degenerate"
             elif name != UNKNOWN:
                 reported[name] = found
-        records.append(record)
-    if len(reported) > 1:
-        permuted = _null_gaps(rows, (draws, level), list(reported), plan, generator)
-        records.append(_gap_record(reported, permuted, len(np.unique(subjects))))
-    result = pd.DataFrame(records).assign(attribute=plan.attribute, metric=plan.metric)
+            record = {"level": name, "n_subjects": size, "n_items": n_items, "prevalence": prevalence, "flags": flags}
+            records.append(record | {"metric": metric, "value": interval.value, "lo": interval.lo, "hi": interval.hi})
+        if len(reported) > 1:
+            gaps = np.asarray(np.ptp(np.stack([permuted[name][metric].draws for name in reported]), axis=0))
+            records.append({"metric": metric} | _gap_record(reported, gaps, len(who)))
+    result = pd.DataFrame(records).assign(attribute=plan.attribute)
     return result.reindex(columns=list(AUDIT_COLUMNS))
 
 
@@ -132,9 +146,23 @@ def _select(table: pd.DataFrame, plan: AuditPlan) -> pd.DataFrame:
     return rows
 
 
-def _metric(plan: AuditPlan, part: pd.DataFrame, draws: SubjectDraws) -> Bootstrapped:
-    columns = (part["truth"].to_numpy(), part["prediction"].to_numpy())
-    return bootstrap_metrics([plan.metric], columns, part["subject"].to_numpy(), draws, plan.threshold)[plan.metric]
+def _metrics(
+    plan: AuditPlan, metrics: Sequence[str], part: pd.DataFrame, draws: SubjectDraws
+) -> dict[str, Bootstrapped]:
+    if all(name in METRICS for name in metrics):
+        columns = (part["truth"].to_numpy(), part["prediction"].to_numpy())
+        return bootstrap_metrics(metrics, columns, part["subject"].to_numpy(), draws, plan.threshold)
+    found = bootstrap_survival(survival_rows(part, plan.target, "test"), draws, metrics)
+    absent = [name for name in metrics if name not in found]
+    if absent:
+        raise ValueError(f"no metric {absent[0]!r} of {plan.target!r} in this table; there are {', '.join(found)}")
+    return found
+
+
+def _size(part: pd.DataFrame) -> tuple[int, float]:
+    """Number of items and share of the positive class (mean of a measurement); a horizon is no item of its own."""
+    rows = part[part["horizon"].isna()] if "horizon" in part.columns else part
+    return len(rows), float(rows["truth"].mean())
 
 
 def _gap_record(reported: dict[str, Bootstrapped], permuted: NDArray[np.float64], n_subjects: int) -> dict[str, Any]:
@@ -155,19 +183,20 @@ def _gap_record(reported: dict[str, Bootstrapped], permuted: NDArray[np.float64]
     }
 
 
-def _null_gaps(
+def _permuted(
     rows: pd.DataFrame,
     drawn: tuple[SubjectDraws, NDArray[Any]],
     names: list[str],
     plan: AuditPlan,
+    metrics: Sequence[str],
     generator: np.random.Generator,
-) -> NDArray[np.float64]:
-    """Gaps (permutations,) with group labels permuted over subjects: a permutation is a set of 0/1 weights."""
+) -> dict[str, dict[str, Bootstrapped]]:
+    """Metrics with group labels permuted over subjects: a permutation is a set of 0/1 weights."""
     draws, level = drawn
     levels, codes = np.unique(level, return_inverse=True)
     member = generator.permuted(np.tile(codes.astype(np.int16), (plan.n_permutations, 1)), axis=1)
-    values = []
+    found = {}
     for name in names:
         weights = SubjectDraws(draws.subjects, (member == np.searchsorted(levels, name)).astype(np.uint16))
-        values.append(_metric(plan, rows, weights).draws)
-    return np.asarray(np.ptp(np.stack(values), axis=0))
+        found[name] = _metrics(plan, metrics, rows, weights)
+    return found

@@ -46,8 +46,8 @@ def predict_incident(
         raise ValueError(
             f"{loaded.folder}: a head with the options {loaded.config['head_options']} cannot be read here"
         )
-    outcomes, ends = _outcomes(loaded)
-    labels = [name for outcome in outcomes for name in _follow_up(opened, outcome)]
+    outcomes, ends = outcomes_of(loaded)
+    labels = [name for outcome in outcomes for name in follow_up_labels(opened, outcome)]
     plan = open_split(opened, split)
     subjects = np.sort(np.concatenate([plan.train, plan.val, plan.test]))
     dataset = PairedDataset(opened, subjects, loaded.ecg_pipeline, None, labels=labels)
@@ -65,8 +65,8 @@ def predict_incident(
     return check_predictions(pd.concat([table, *added], ignore_index=True)) if added else table
 
 
-def _outcomes(weights: Weights) -> tuple[list[str], list[float]]:
-    """Names of the outcomes, and the ends of the intervals (none for a Cox head)."""
+def outcomes_of(weights: Weights) -> tuple[list[str], list[float]]:
+    """Names of the outcomes of a head, and the ends of its intervals (none for a Cox head)."""
     labels = weights.modules["head"].config["labels"]  # type: ignore[index]
     if all(label["unit"] == "log hazard" for label in labels):
         return [label["name"] for label in labels], []
@@ -84,7 +84,8 @@ def _outcomes(weights: Weights) -> tuple[list[str], list[float]]:
     return list(dict.fromkeys(span[0] for span in spans)), ends
 
 
-def _follow_up(cohort: Cohort, outcome: str) -> tuple[str, str]:
+def follow_up_labels(cohort: Cohort, outcome: str) -> tuple[str, str]:
+    """Names of the time and the event label of an outcome; ValueError unless there is one of each."""
     specs = cohort.label_specs.values()
     times = [spec.name for spec in specs if spec.kind == "time" and spec.name.partition("_time")[0] == outcome]
     events = [spec.name for spec in specs if spec.kind == "event" and spec.name == f"{outcome}_event"]

@@ -143,24 +143,33 @@ def breslow(time: ArrayLike, event: ArrayLike, score: ArrayLike, horizons: Array
     return np.asarray(cumulative[np.searchsorted(moments, np.asarray(horizons), side="right")])
 
 
-def add_cox_probabilities(table: pd.DataFrame, target: str, horizons: Sequence[float]) -> pd.DataFrame:
+def add_cox_probabilities(
+    table: pd.DataFrame, target: str, horizons: Sequence[float], fitted_on: str = "train"
+) -> pd.DataFrame:
     """Add rows with the probability of the event by each horizon, from scores that are log relative hazards.
 
-    The baseline hazard is Breslow's on the train rows of the same table: a Cox score alone says who is at higher risk,
-    not how high the risk is.
+    The baseline hazard is Breslow's on rows of the same table: a Cox score alone says who is at higher risk, not how
+    high the risk is.
+
+    Args:
+        table: Predictions table with the column `time`.
+        target: Name of the outcome.
+        horizons: Times at which a probability is wanted.
+        fitted_on: Split of those rows. On `train` rows a network's scores may be spread more widely than on others,
+            which makes the baseline too low; with enough events `val` rows do not have this fault.
 
     Raises:
-        ValueError: Without train rows at risk, without an event in them, or for a horizon beyond their follow-up.
+        ValueError: Without such rows at risk, without an event in them, or for a horizon beyond their follow-up.
     """
-    train = survival_rows(table, target, "train")
-    if not train.event.any():
-        raise ValueError(f"no train subject had the event {target!r}: there is no baseline hazard")
-    last = float(train.time.max())
+    fitted = survival_rows(table, target, fitted_on)
+    if not fitted.event.any():
+        raise ValueError(f"no {fitted_on} subject had the event {target!r}: there is no baseline hazard")
+    last = float(fitted.time.max())
     if not len(horizons) or min(horizons) <= 0 or max(horizons) > last:
         raise ValueError(
-            f"horizons {tuple(horizons)} must lie above 0 and within the longest train follow-up, {last:g}"
+            f"horizons {tuple(horizons)} must lie above 0 and within the longest {fitted_on} follow-up, {last:g}"
         )
-    baseline = breslow(train.time, train.event, train.score, horizons)
+    baseline = breslow(fitted.time, fitted.event, fitted.score, horizons)
     rows = table[(table["target"] == target) & table["horizon"].isna()]
     relative = np.exp(np.clip(rows["prediction"].to_numpy(), -500, 500))
     added = [

@@ -127,7 +127,7 @@ def _score_target(
     test = rows[rows["split"] == "test"]
     if test.empty:
         raise ValueError(f"the predictions table has no test rows of target {target!r}")
-    thresholds = _thresholds(rows) if kind == "binary" else {}
+    thresholds = chosen_thresholds(rows) if kind == "binary" else {}
     names = [name for name in metrics_for(kind, threshold=bool(thresholds)) if metrics is None or name in metrics]
     columns = (test["truth"].to_numpy(), test["prediction"].to_numpy())
     found: dict[str, Any] = {}
@@ -138,8 +138,12 @@ def _score_target(
     return {name: found[name] for name in names}
 
 
-def _thresholds(rows: pd.DataFrame) -> dict[str, float]:
-    """Threshold by rule, from validation rows, or else training rows, with both classes; empty without any."""
+def chosen_thresholds(rows: pd.DataFrame) -> dict[str, float]:
+    """Threshold by rule, from validation rows, or else training rows, with both classes; empty without any.
+
+    Args:
+        rows: Rows of one binary target of a predictions table.
+    """
     for split in ("val", "train"):
         part = rows[(rows["split"] == split) & rows["truth"].notna()]
         if part["truth"].nunique() == 2:
@@ -222,6 +226,8 @@ def is_better(metric: str, value: float) -> bool:
     name = metric.removesuffix(DIFFERENCE)
     if name.startswith("recall_at_") or name == "median_rank":
         return value < 0 if name == "median_rank" else value > 0
+    if name.startswith("observed_expected_at_"):
+        name = "observed_expected"
     if name.startswith(("harrell_c", "uno_c", "auc_at_", "ipa", "brier_at_", "ibs")):
         return value < 0 if name.startswith(("brier_at_", "ibs")) else value > 0
     better = get_metric(name).better

@@ -9,6 +9,7 @@ followed beyond h, weighted likewise (cumulative/dynamic). `brier_at_h` is the s
 event by h (Graf, Statistics in Medicine 1999), `ibs` its mean over the horizons by the trapezoid rule, and `ipa` is
 1 - ibs / ibs of the Kaplan-Meier curve, above 0 for a model that knows more than the average risk. The censoring
 distribution is estimated in every draw anew, on the evaluated rows, and does not depend on the score.
+`observed_expected_at_h` is the Kaplan-Meier risk by h divided by the mean predicted one: calibration in the large.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ecgcmr.evaluation.bootstrap import Bootstrapped, SubjectDraws
 from ecgcmr.evaluation.scores import ArmKey, Score, stack_seeds
-from ecgcmr.evaluation.survival_kernels import Ordered, auc_and_brier, concordance, order_by_time
+from ecgcmr.evaluation.survival_kernels import Ordered, auc_and_brier, concordance, order_by_time, survival_at
+from ecgcmr.evaluation.weighting import weighted_sums
 
 Array = NDArray[np.float64]
 
@@ -102,44 +104,65 @@ def survival_rows(table: pd.DataFrame, target: str, split: str, horizons: Sequen
     return Survival(time, event, score, scores["subject"].to_numpy(), risks, found)
 
 
-def bootstrap_survival(data: Survival, draws: SubjectDraws) -> dict[str, Bootstrapped]:
-    """All metrics of one outcome, with their bootstrap distributions.
+def bootstrap_survival(
+    data: Survival, draws: SubjectDraws, names: Sequence[str] | None = None
+) -> dict[str, Bootstrapped]:
+    """Metrics of one outcome, with their bootstrap distributions.
+
+    Args:
+        data: Follow-up and predictions.
+        draws: From `draw_subjects`.
+        names: Metrics that are wanted, all when absent; walks that none of them needs are left out.
 
     Returns:
-        `harrell_c`, `uno_c`, for each horizon `auc_at_h`, and with probabilities `brier_at_h`, `ibs` and `ipa` (these
-        two from two horizons on). A value is NaN where it is not defined: no event, or nobody followed that long.
+        `harrell_c`, `uno_c`, for each horizon `auc_at_h`, and with probabilities `brier_at_h`,
+        `observed_expected_at_h`, `ibs` and `ipa` (these two from two horizons on). A value is NaN where it is not
+        defined: no event, or nobody followed that long.
     """
     columns = draws.index(data.subjects)
     ordered = order_by_time(data.time, data.event, columns)
     everyone = np.ones((1, draws.counts.shape[1]), dtype=np.uint16)
-    both = [_metrics(data, ordered, counts) for counts in (everyone, draws.counts)]
+    both = [_metrics(data, ordered, counts, names) for counts in (everyone, draws.counts)]
     n_subjects, n = int(np.unique(columns).size), len(data.time)
     return {name: Bootstrapped(float(both[0][name][0]), both[1][name], n_subjects, n) for name in both[0]}
 
 
-def _metrics(data: Survival, ordered: Ordered, counts: NDArray[np.uint16]) -> dict[str, Array]:
+def _metrics(
+    data: Survival, ordered: Ordered, counts: NDArray[np.uint16], names: Sequence[str] | None
+) -> dict[str, Array]:
     walk = (ordered.rows, ordered.time, ordered.event)
-    place = np.unique(data.score, return_inverse=True)[1].astype(np.int64)[ordered.order] + 1
-    tau = data.horizons[-1] if data.horizons else np.inf
-    pairs = concordance(*walk, place, counts, float(tau))
-    found = {"harrell_c": pairs[:, 0], "uno_c": pairs[:, 1]}
-    if not data.horizons:
-        return found
+    found: dict[str, Array] = {}
+    if _wanted(names, "harrell_c", "uno_c"):
+        place = np.unique(data.score, return_inverse=True)[1].astype(np.int64)[ordered.order] + 1
+        tau = data.horizons[-1] if data.horizons else np.inf
+        pairs = concordance(*walk, place, counts, float(tau))
+        found = {"harrell_c": pairs[:, 0], "uno_c": pairs[:, 1]}
     horizons = np.asarray(data.horizons, dtype=np.float64)
-    values = np.broadcast_to(data.score, (len(horizons), len(data.score))) if data.risks is None else data.risks.T
-    values = np.ascontiguousarray(values[:, ordered.order])
-    falling = np.argsort(-values, axis=1, kind="stable").astype(np.int64)
-    at = auc_and_brier(*walk, values, falling, horizons, counts)
-    found |= {f"auc_at_{h:g}": at[:, k, 0] for k, h in enumerate(data.horizons)}
-    if data.risks is None:
-        return found
-    found |= {f"brier_at_{h:g}": at[:, k, 1] for k, h in enumerate(data.horizons)}
-    if len(horizons) > 1:
-        span = horizons[-1] - horizons[0]
-        model, average = (np.trapezoid(at[:, :, k], horizons, axis=1) / span for k in (1, 2))
-        found["ibs"] = model
-        found["ipa"] = 1 - np.divide(model, average, out=np.full_like(model, np.nan), where=average > 0)
-    return found
+    if len(horizons) and _wanted(names, "auc_at_", "brier_at_", "ibs", "ipa"):
+        values = np.broadcast_to(data.score, (len(horizons), len(data.score))) if data.risks is None else data.risks.T
+        values = np.ascontiguousarray(values[:, ordered.order])
+        falling = np.argsort(-values, axis=1, kind="stable").astype(np.int64)
+        at = auc_and_brier(*walk, values, falling, horizons, counts)
+        found |= {f"auc_at_{h:g}": at[:, k, 0] for k, h in enumerate(data.horizons)}
+        if data.risks is not None:
+            found |= {f"brier_at_{h:g}": at[:, k, 1] for k, h in enumerate(data.horizons)}
+        if data.risks is not None and len(horizons) > 1:
+            span = horizons[-1] - horizons[0]
+            model, average = (np.trapezoid(at[:, :, k], horizons, axis=1) / span for k in (1, 2))
+            found["ibs"] = model
+            found["ipa"] = 1 - np.divide(model, average, out=np.full_like(model, np.nan), where=average > 0)
+    if data.risks is not None and _wanted(names, "observed_expected_at_"):
+        observed = 1 - survival_at(*walk, counts, horizons)[0]
+        terms = np.concatenate([np.ones((len(data.risks), 1)), data.risks], axis=1)[ordered.order]
+        sums = weighted_sums(terms, ordered.rows, counts)
+        expected = np.divide(sums[:, 1:], sums[:, :1], out=np.full_like(observed, np.nan), where=sums[:, :1] > 0)
+        ratio = np.divide(observed, expected, out=np.full_like(observed, np.nan), where=expected > 0)
+        found |= {f"observed_expected_at_{h:g}": ratio[:, k] for k, h in enumerate(data.horizons)}
+    return found if names is None else {name: values for name, values in found.items() if name in names}
+
+
+def _wanted(names: Sequence[str] | None, *starts: str) -> bool:
+    return names is None or any(name.startswith(starts) for name in names)
 
 
 def score_survival(

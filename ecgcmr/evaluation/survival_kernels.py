@@ -217,7 +217,7 @@ def auc_and_brier(
                 if time[i] > horizon:
                     controls += w
                     control_loss += w * risk[i] * risk[i]
-                elif event[i]:
+                elif event[i] and w > 0.0:  # beyond the last row with weight nothing is left to divide by
                     cases += w / left[i]
                     case_loss += w / left[i] * (1.0 - risk[i]) * (1.0 - risk[i])
                 if k == n - 1 or risk[falling[h, k + 1]] != risk[i]:

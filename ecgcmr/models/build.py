@@ -53,7 +53,7 @@ BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
 }
 
 # Layers that another pooling needs and pretraining may not have had.
-_POOLING = ("fc_norm.", "attention_pool.")
+_POOLING = ("fc_norm.", "attention_pool.", "query_pool.")
 
 
 def build_module(config: Mapping[str, Any]) -> nn.Module:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_serializer, model_validator
 
 from ecgcmr.cohort.tabular import TabularColumn
 from ecgcmr.models.presets import DECODER_PRESETS, ECG_PRESETS, preset_sizes
 
 LabelKind = Literal["regression", "binary"]
-Pool = Literal["mean", "attention", "cls", "pre_norm", "norm_mean"]
+Pool = Literal["mean", "attention", "query", "cls", "pre_norm", "norm_mean"]
 
 
 class StrictConfig(BaseModel):
@@ -57,8 +57,9 @@ class EcgEncoderConfig(StrictConfig):
         preset: Name in `ECG_PRESETS`; gives width, depth, heads and patch where these are not set.
         n_samples: Input length in samples; None in a run file (it follows from the data), set in a built module.
         patch: Length of a patch [samples] along time; a patch never spans two leads.
-        pool: mean (patch tokens, then fc_norm), attention (one mean query, then fc_norm), cls (norm, token 0),
-            pre_norm (mean of patch tokens and no norm) or norm_mean (norm on all tokens, then mean of patch tokens).
+        pool: mean (patch tokens, then fc_norm), attention (one mean query, then fc_norm), query (one learned query,
+            then fc_norm), cls (norm, token 0), pre_norm (mean of patch tokens and no norm) or norm_mean (norm on all
+            tokens, then mean of patch tokens).
         drop_path: Stochastic depth of the last block, linear over depth from 0.
         learn_positions: Train the position table, which starts as sin-cos (the reference's alignment stage did).
         norm_eps: Of every LayerNorm.
@@ -303,11 +304,32 @@ class TabularConfig(StrictConfig):
 
 
 class HeadLabel(StrictConfig):
-    """One output of a prediction head."""
+    """One output of a prediction head.
+
+    Attributes:
+        name: Name of the label.
+        kind: regression or binary.
+        unit: Unit of a regression label.
+        one_of: Name of the category that a binary label is a value of. Labels of one category exclude each other: the
+            softmax over them gives their probabilities. Empty for a label that stands for itself.
+    """
 
     name: str
     kind: LabelKind
     unit: str = ""
+    one_of: str = ""
+
+    @model_validator(mode="after")
+    def _category(self) -> HeadLabel:
+        if self.one_of and self.kind != "binary":
+            raise ValueError(f"label {self.name!r} is a value of {self.one_of!r}: its kind must be binary")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _short(self, plain: Any) -> dict[str, Any]:
+        """Leave `one_of` out where it says nothing: weights written before it was there stay the same."""
+        written: dict[str, Any] = plain(self)
+        return written if self.one_of else {key: value for key, value in written.items() if key != "one_of"}
 
 
 class HeadConfig(StrictConfig):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ecgcmr.models.blocks import Block, init_transformer, stochastic_depth
 from ecgcmr.models.config import EcgEncoderConfig
-from ecgcmr.models.pooling import AttentionPool, mean_pool
+from ecgcmr.models.pooling import AttentionPool, QueryPool, mean_pool
 from ecgcmr.models.positions import interpolate_table, sincos_table
 from ecgcmr.models.recompute import Recomputes
 
@@ -53,9 +53,9 @@ class EcgViT(nn.Module, Recomputes):
     """ECG encoder.
 
     State-dict names are those of the released reference encoder: cls_token, pos_embed, patch_embed.proj, blocks.i.*,
-    norm, and fc_norm and attention_pool where the pooling has them. `norm` is applied by the poolings cls and norm_mean
-    and by the masked autoencoder only; parameters that the chosen path does not use are frozen, so that no process
-    waits for their gradient.
+    norm, and fc_norm, attention_pool and query_pool where the pooling has them. `norm` is applied by the poolings cls
+    and norm_mean and by the masked autoencoder only; parameters that the chosen path does not use are frozen, so that
+    no process waits for their gradient.
     """
 
     pos_embed: nn.Parameter
@@ -83,7 +83,9 @@ class EcgViT(nn.Module, Recomputes):
             nn.init.normal_(self.cls_token, std=0.02)
         if config.pool == "attention":
             self.attention_pool = AttentionPool(config.width, config.heads)
-        if config.pool in ("mean", "attention"):
+        if config.pool == "query":
+            self.query_pool = QueryPool(config.width, config.heads, config.norm_eps)
+        if config.pool in ("mean", "attention", "query"):
             self.fc_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.train_path("pooled")
 
@@ -91,7 +93,7 @@ class EcgViT(nn.Module, Recomputes):
         """Let only the output layers train that a path uses: "pooled" (`forward`) or "tokens" (norm on all)."""
         pooled = path == "pooled"
         self.norm.requires_grad_(not pooled or self.pool in ("cls", "norm_mean"))
-        for name in ("fc_norm", "attention_pool"):
+        for name in ("fc_norm", "attention_pool", "query_pool"):
             if hasattr(self, name):
                 getattr(self, name).requires_grad_(pooled)
         return self
@@ -134,9 +136,15 @@ class EcgViT(nn.Module, Recomputes):
             return tokens[:, 0]
         if self.pool == "norm_mean":
             tokens = self.norm(tokens)
-        pool = self.attention_pool if self.pool == "attention" else mean_pool
-        pooled: Tensor = pool(tokens, self.prefix)
+        learned = self.trained_pool
+        pooled: Tensor = mean_pool(tokens, self.prefix) if learned is None else learned(tokens, self.prefix)
         return pooled
+
+    @property
+    def trained_pool(self) -> nn.Module | None:
+        """The pooling, where it has parameters."""
+        pool: nn.Module | None = getattr(self, f"{self.pool}_pool", None)
+        return pool
 
     def forward(self, ecg_BLT: Tensor, generator: torch.Generator | None = None, keep: Tensor | None = None) -> Tensor:
         """Embed an ECG, (B, L, T) to (B, D): the tokens pooled and normalized; arguments as in `forward_tokens`."""
@@ -175,7 +183,7 @@ def create_ecg_encoder(
         preset: Name in `ECG_PRESETS`.
         n_samples: Input length [samples].
         patch: Patch length [samples]; None for the preset's.
-        pool: "mean", "attention", "cls", "pre_norm" or "norm_mean".
+        pool: "mean", "attention", "query", "cls", "pre_norm" or "norm_mean".
         **overrides: Any other field of `EcgEncoderConfig`.
 
     Raises:

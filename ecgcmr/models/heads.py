@@ -15,8 +15,8 @@ class PredictionHead(nn.Module):
     """Maps an embedding to one output for each label.
 
     `forward` gives raw outputs: the standardized value of a regression label, the logit of a binary one. `predict`
-    gives original units and probabilities; mean and standard deviation of the training targets are buffers, so that
-    they travel with the weights.
+    gives original units and probabilities, which of the values of one category sum to 1; mean and standard deviation
+    of the training targets are buffers, so that they travel with the weights.
     """
 
     mean: Tensor
@@ -47,6 +47,11 @@ class PredictionHead(nn.Module):
         self.register_buffer("std", torch.ones(n_labels))
         binary = torch.tensor([label.kind == "binary" for label in config.labels])
         self.register_buffer("is_binary", binary, persistent=False)
+        members: dict[str, list[int]] = {}
+        for place, label in enumerate(config.labels):
+            if label.one_of:
+                members.setdefault(label.one_of, []).append(place)
+        self.categories = {name: tuple(places) for name, places in members.items()}
 
     def set_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set mean and standard deviation [unit of the label] of the training targets; a binary label keeps 0 and 1."""
@@ -72,7 +77,14 @@ class PredictionHead(nn.Module):
 
     def in_units(self, raw: Tensor) -> Tensor:
         """Turn raw outputs (B, K) into original units and probabilities."""
-        return torch.where(self.is_binary, raw.sigmoid(), raw * self.std + self.mean)
+        values = torch.where(self.is_binary, raw.sigmoid(), raw * self.std + self.mean)
+        if not self.categories:
+            return values
+        columns = list(values.unbind(1))
+        for places in self.categories.values():
+            for place, share in zip(places, raw[:, places].softmax(1).unbind(1), strict=True):
+                columns[place] = share
+        return torch.stack(columns, 1)
 
 
 class ClassHead(PredictionHead):

@@ -22,6 +22,7 @@ class LabelFact:
         mean: Mean [unit]; not used for a binary label.
         std: Standard deviation [unit], above 0 for a regression label.
         prevalence: Share of positives of a binary or event label, in [0, 1].
+        one_of: The category that a binary label is a value of; its values exclude each other. Empty for others.
     """
 
     name: str
@@ -30,6 +31,7 @@ class LabelFact:
     mean: float = 0.0
     std: float = 1.0
     prevalence: float | None = None
+    one_of: str = ""
 
     def __post_init__(self) -> None:
         if self.kind == "regression" and not self.std > 0:

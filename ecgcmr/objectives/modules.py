@@ -80,7 +80,7 @@ def make_head(model: ModelConfig, in_features: int, facts: DataFacts) -> Predict
     for fact in facts.labels:
         if fact.kind == "time" or fact.kind == "event":
             raise ValueError(f"label {fact.name!r} is of kind {fact.kind!r}; objective.name=survival learns outcomes")
-        labels.append(HeadLabel(name=fact.name, kind=fact.kind, unit=fact.unit))
+        labels.append(HeadLabel(name=fact.name, kind=fact.kind, unit=fact.unit, one_of=fact.one_of))
     config = HeadConfig.model_validate({**model.head.model_dump(), "in_features": in_features, "labels": labels})
     head = PredictionHead(config)
     head.set_statistics([fact.mean for fact in facts.labels], [fact.std for fact in facts.labels])

@@ -26,7 +26,8 @@ class OneEncoderConfig(StrictConfig):
     Attributes:
         modality: Which encoder is trained.
         token_drop: Share of ECG patches that are left out at random in training, which makes a step cheaper.
-        freeze_encoder: Train the head only (linear probe); an attention pooling and its norm train with it.
+        freeze_encoder: Train the head only (linear probe); an attention pooling and its norm train with it (attention
+            probe: model.ecg.pool=query or attention).
         double_fc_norm: Apply the encoder's fc_norm twice before the head, as the reference's fine-tuning does.
         ecg_augment: Preset or settings of `ecgcmr.ecg.augmentation`.
         cmr_augment: Preset or settings of `ecgcmr.cmr.augmentation`.
@@ -69,8 +70,8 @@ class OneEncoder(Objective):
         super().train(mode)
         if self.config.freeze_encoder:
             freeze(self.encoder)
-            if isinstance(self.encoder, EcgViT) and self.encoder.pool == "attention":
-                for part in (self.encoder.attention_pool, self.encoder.fc_norm):
+            if isinstance(self.encoder, EcgViT) and self.encoder.trained_pool is not None:
+                for part in (self.encoder.trained_pool, self.encoder.fc_norm):
                     part.requires_grad_(True).train(mode)
         return self
 

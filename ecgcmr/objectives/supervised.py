@@ -1,4 +1,4 @@
-"""Supervised learning from one modality: phenotypes by regression, diagnoses by multi-label classification."""
+"""Supervised learning from one modality: phenotypes by regression, diagnoses one by one, categories by a softmax."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ecgcmr.cohort.batch import Batch
 from ecgcmr.models.config import ModelConfig
 from ecgcmr.objectives.base import Mean, ObjectiveOutput
 from ecgcmr.objectives.distributed import sum_over_processes
-from ecgcmr.objectives.facts import DataFacts
+from ecgcmr.objectives.facts import DataFacts, LabelFact
 from ecgcmr.objectives.modules import make_head
 from ecgcmr.objectives.one_encoder import OneEncoder, OneEncoderConfig
 
@@ -27,8 +27,10 @@ class SupervisedConfig(OneEncoderConfig):
         huber_delta: Where the Huber loss turns linear, in standard deviations.
         regression_weight: Weight of all phenotypes together.
         binary_weight: Weight of all diagnoses together.
-        balance_positives: Weigh positives of each diagnosis by (1 - prevalence) / prevalence.
-        label_smoothing: Move the targets of diagnoses by this share towards 1/2.
+        class_weight: Weight of all categories together (subtypes: one value for each sample, softmax cross-entropy).
+        balance_positives: Weigh positives of each diagnosis by (1 - prevalence) / prevalence, and samples of each value
+            of a category by 1 / (number of values * share of that value), whose mean over the training data is 1.
+        label_smoothing: Move the targets of diagnoses by this share towards 1/2, of categories towards 1 / values.
         legacy_denominator: Count missing labels as zero losses, as the reference does, instead of leaving them out.
     """
 
@@ -37,6 +39,7 @@ class SupervisedConfig(OneEncoderConfig):
     huber_delta: float = Field(default=1.0, gt=0)
     regression_weight: float = Field(default=1.0, ge=0)
     binary_weight: float = Field(default=1.0, ge=0)
+    class_weight: float = Field(default=1.0, ge=0)
     balance_positives: bool = False
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     legacy_denominator: bool = False
@@ -65,19 +68,29 @@ def masked_label_loss(losses: Tensor, observed: Tensor, valid: Tensor, legacy: b
 
 
 class Supervised(OneEncoder):
-    """Losses `regression` and `binary` of each sample, as far as there are labels of that kind."""
+    """Losses `regression`, `binary` and `classes` of each sample, as far as there are labels of that kind.
+
+    A category stands in the batch as one 0/1 label for each of its values; it is observed where all of them are.
+    """
 
     config: SupervisedConfig
     pos_weight: Tensor
+    alone: Tensor
 
     def __init__(self, config: SupervisedConfig, model: ModelConfig, facts: DataFacts) -> None:
         super().__init__(config, model, facts)
         self.head = make_head(model, self.head_features, facts)
-        kinds = {fact.kind for fact in facts.labels}
-        weights = {"regression": config.regression_weight, "binary": config.binary_weight}
+        kinds = {"classes" if fact.one_of else fact.kind for fact in facts.labels}
+        weights = {
+            "regression": config.regression_weight,
+            "binary": config.binary_weight,
+            "classes": config.class_weight,
+        }
         self.loss_weights = {kind: weight for kind, weight in weights.items() if kind in kinds}
-        odds = [_odds_against(fact.prevalence) if config.balance_positives else 1.0 for fact in facts.labels]
-        self.register_buffer("pos_weight", torch.tensor(odds), persistent=False)
+        self.register_buffer("alone", torch.tensor([not fact.one_of for fact in facts.labels]), persistent=False)
+        values = {name: len(places) for name, places in self.head.categories.items()}
+        heavier = [_balance(fact, values) if config.balance_positives else 1.0 for fact in facts.labels]
+        self.register_buffer("pos_weight", torch.tensor(heavier), persistent=False)
         self.train()
 
     @torch.no_grad()
@@ -105,27 +118,46 @@ class Supervised(OneEncoder):
         target = torch.where(batch["label_mask"], target, torch.zeros((), dtype=target.dtype, device=target.device))
         out = ObjectiveOutput({}, {})
         for kind in self.loss_weights:
-            columns = self.head.is_binary if kind == "binary" else ~self.head.is_binary
-            losses = self._label_losses(kind, raw[:, columns], target[:, columns])
-            observed = batch["label_mask"][:, columns]
+            if kind == "classes":
+                losses, observed = self._class_losses(raw, target, batch["label_mask"])
+            else:
+                columns = (self.head.is_binary if kind == "binary" else ~self.head.is_binary) & self.alone
+                losses = self._label_losses(kind, raw[:, columns], target[:, columns], columns)
+                observed = batch["label_mask"][:, columns]
             sample, counted = masked_label_loss(losses, observed, valid, self.config.legacy_denominator)
             out.losses[kind], out.valid[kind] = sample, counted
             shown = observed & valid[:, None]
             out.metrics[f"{kind}_loss"] = Mean.over(losses, shown)
         return out
 
-    def _label_losses(self, kind: str, raw: Tensor, target: Tensor) -> Tensor:
+    def _class_losses(self, raw: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of each category (B, C), and where it is observed (B, C)."""
+        losses, observed = [], []
+        for places in self.head.categories.values():
+            logs = raw[:, places].log_softmax(1)
+            chosen = target[:, places].argmax(1)
+            smooth = self.config.label_smoothing
+            loss = -(1 - smooth) * logs.gather(1, chosen[:, None])[:, 0] - smooth * logs.mean(1)
+            losses.append(loss * self.pos_weight[list(places)].to(raw.dtype)[chosen])
+            observed.append(mask[:, places].all(1))
+        return torch.stack(losses, 1), torch.stack(observed, 1)
+
+    def _label_losses(self, kind: str, raw: Tensor, target: Tensor, columns: Tensor) -> Tensor:
         config = self.config
         if kind == "binary":
             smooth = target * (1 - config.label_smoothing) + config.label_smoothing / 2
-            weight = self.pos_weight[self.head.is_binary].to(raw.dtype)
+            weight = self.pos_weight[columns].to(raw.dtype)
             return functional.binary_cross_entropy_with_logits(raw, smooth, reduction="none", pos_weight=weight)
         if config.regression_loss == "huber":
             return functional.huber_loss(raw, target, reduction="none", delta=config.huber_delta)
         return functional.mse_loss(raw, target, reduction="none")
 
 
-def _odds_against(prevalence: float | None) -> float:
-    if prevalence is None or prevalence in (0.0, 1.0):
+def _balance(fact: LabelFact, values: Mapping[str, int]) -> float:
+    """What a positive of the label weighs, for a category a sample of that value."""
+    prevalence = fact.prevalence
+    if fact.kind != "binary" or prevalence is None or prevalence in (0.0, 1.0):
         return 1.0
+    if fact.one_of:
+        return 1 / (values[fact.one_of] * prevalence)
     return (1 - prevalence) / prevalence

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ecgcmr.drawing.svg import UNIQUE
-from ecgcmr.report.palette import ArmStyle, swatch
+from ecgcmr.report.palette import DARK, ArmStyle, swatch
 
 MAX_BYTES = 5_000_000
 DISCLAIMER = (
@@ -56,12 +56,21 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that scrolls in its own box when it is too wide; `fold` hides it behind a line that opens it."""
+    """A table that scrolls in its own box when it is too wide.
+
+    Attributes:
+        columns: Names of the columns; no head is drawn when all are empty.
+        rows: Cells.
+        caption: Text above.
+        fold: Whether it is hidden behind a line that opens it.
+        prose: Whether cells hold sentences, which wrap, and not numbers, which do not.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
     fold: bool = False
+    prose: bool = False
 
     def __post_init__(self) -> None:
         wrong = [i for i, row in enumerate(self.rows) if len(row) != len(self.columns)]
@@ -124,6 +133,7 @@ def build_report(
     sections: Sequence[Section],
     facts: Mapping[str, object] | None = None,
     headlines: Sequence[Headline] = (),
+    disclaimer: str = DISCLAIMER,
 ) -> Path:
     """Write the page.
 
@@ -134,6 +144,7 @@ def build_report(
         sections: Sections in order.
         facts: What was run (subjects, seeds, version, time), as a list at the end.
         headlines: Results at the top, two to four.
+        disclaimer: What the page is not, said once under the headlines.
 
     Returns:
         The path.
@@ -142,7 +153,7 @@ def build_report(
         ValueError: When the page would be larger than `MAX_BYTES` or would load something from outside.
     """
     path = Path(out_path)
-    html = render_page(_Page(title, intro, sections, facts or {}, headlines))
+    html = render_page(_Page(title, intro, sections, facts or {}, headlines, disclaimer))
     size = len(html.encode("utf-8"))
     if size > MAX_BYTES:
         raise ValueError(
@@ -175,7 +186,7 @@ def render_page(page: _Page) -> str:
     environment.filters["anchor"] = anchor
     environment.filters["swatch"] = lambda style: Markup(swatch(style))
     environment.filters["drawing"] = lambda figure: _drawing(figure, next(counter))
-    return environment.get_template("report.html.j2").render(page=page)
+    return environment.get_template("report.html.j2").render(page=page, dark_colors=DARK)
 
 
 def paragraphs(text: str) -> Markup:

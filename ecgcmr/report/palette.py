@@ -36,6 +36,23 @@ BOTH = ArmStyle("#0a5ea8", "circle")
 CEILING = ArmStyle("#00795a", "ring", "4 2")
 OTHERS = (ArmStyle("#b0398a", "cross", "7 2"), ArmStyle("#b8430b", "square"), ArmStyle("#111827", "diamond", "3 3"))
 GOOD, SHADE = "#00795a", "#e8ecf1"
+DARK = {
+    "#1f2933": "#e4e9ee",  # ink, muted and grid of `svg`
+    "#52606d": "#a3afbb",
+    "#dde3ea": "#303a44",
+    SHADE: "#232b34",
+    "#6b7280": "#9aa4b0",
+    "#c77700": "#e8a33d",
+    "#3b9ad6": "#5fb4ea",
+    "#0a5ea8": "#6cb6f2",
+    "#00795a": "#3fbf97",
+    "#b0398a": "#dd7fbd",
+    "#b8430b": "#ee8350",
+    "#111827": "#d5dbe1",
+    "#8a94a0": "#aab4bf",
+    "#fdecd2": "#46371d",  # hidden patches of `reconstruction`
+}
+"""Color of a drawing -> its counterpart on a dark page."""
 
 
 def arm_styles(arms: Sequence[str]) -> dict[str, ArmStyle]:

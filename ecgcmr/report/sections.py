@@ -15,6 +15,16 @@ from ecgcmr.report.label_efficiency import Curves, label_efficiency_figure
 from ecgcmr.report.page import Figure, Headline, LegendEntry, Section, Table
 from ecgcmr.report.palette import ArmStyle, arm_styles
 
+_FOLLOW_UP = {
+    "harrell_c": "Harrell's C",
+    "uno_c": "Uno's C",
+    "auc_at_": "AUC at ",
+    "brier_at_": "Brier score at ",
+    "observed_expected_at_": "Observed / expected at ",
+    "ibs": "Integrated Brier score",
+    "ipa": "Index of prediction accuracy",
+}
+
 
 @dataclass(frozen=True)
 class ReportPlan:
@@ -47,7 +57,12 @@ def metric_label(metric: str) -> str:
     name = metric.removesuffix(DIFFERENCE)
     if name.startswith("recall_at_"):
         return f"R@{name.removeprefix('recall_at_')}"
-    return METRICS[name].label if name in METRICS else name.replace("_", " ")
+    if name in METRICS:
+        return METRICS[name].label
+    for start, label in _FOLLOW_UP.items():
+        if name == start or (start.endswith("_at_") and name.startswith(start)):
+            return label + name.removeprefix(start)
+    return name.replace("_", " ")
 
 
 def label_efficiency_sections(results: pd.DataFrame, plan: ReportPlan, text: str = "") -> list[Section]:

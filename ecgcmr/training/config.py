@@ -14,6 +14,7 @@ from ecgcmr.hub.folder import write_text
 from ecgcmr.models.config import ModelConfig, StrictConfig
 from ecgcmr.objectives.registry import ObjectiveConfig
 from ecgcmr.training.data_config import CmrData, DataConfig, EcgData
+from ecgcmr.training.probe import ProbeConfig
 
 __all__ = [
     "CmrData",
@@ -21,6 +22,7 @@ __all__ = [
     "EcgData",
     "InitConfig",
     "OptimConfig",
+    "ProbeConfig",
     "RunConfig",
     "TrainConfig",
     "check_config",
@@ -187,6 +189,7 @@ class RunConfig(StrictConfig):
         out: The run folder; None is `runs/<name>`.
         license: License of the exported weights; None is MIT for simulated data and "not stated" for any other.
         data, model, objective, init, optim, train: The parts.
+        probe: LP-FT: train the head alone first (`ecgcmr.training.probe`); None does not.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -199,6 +202,7 @@ class RunConfig(StrictConfig):
     init: InitConfig = InitConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    probe: ProbeConfig | None = None
 
     @model_validator(mode="after")
     def _labels_once(self) -> RunConfig:

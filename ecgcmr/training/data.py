@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from ecgcmr.cohort.dataset import DatasetOptions, PairedDataset
 from ecgcmr.cohort.mixture import AnyDataset, MixedDataset
 from ecgcmr.cohort.orders import GroupedOrder, WeightedOrder, balanced_shares
 from ecgcmr.cohort.sampler import Order
+from ecgcmr.cohort.schema import LabelSpec, value_label
 from ecgcmr.cohort.several_views import paired_dataset
 from ecgcmr.cohort.tabular import fit_columns, marginals
 from ecgcmr.objectives.facts import DataFacts, LabelFact
@@ -20,7 +21,7 @@ from ecgcmr.training.sources import Source, SourceCohort
 log = logging.getLogger(__name__)
 
 
-LEARNED = ("regression", "binary")
+LEARNED = ("regression", "binary", "category")
 FOLLOW_UP = ("time", "event")
 
 
@@ -42,9 +43,24 @@ def check_labels(source: Source, config: DataConfig, kinds: tuple[str, ...] = LE
         if specs[name].kind not in kinds:
             hint = "; objective.name=survival learns outcomes" if specs[name].kind in FOLLOW_UP else ""
             raise ValueError(
-                f"data.labels: {name!r} is of kind {specs[name].kind!r}; {' and '.join(kinds)} labels can be "
-                f"learned{hint}"
+                f"data.labels: {name!r} is of kind {specs[name].kind!r}; {', '.join(kinds)} labels can be learned{hint}"
             )
+
+
+def outputs_of(specs: Mapping[str, LabelSpec], labels: Collection[str]) -> dict[str, str]:
+    """Give the outputs that labels need, and the category that each is a value of; a category has one for each value.
+
+    Returns:
+        Name in `Batch.labels` -> category, "" for a label that stands for itself.
+    """
+    found: dict[str, str] = {}
+    for name in labels:
+        spec = specs[name]
+        if spec.kind == "category":
+            found |= {value_label(name, value): name for value in spec.values}
+        else:
+            found.setdefault(name, "")
+    return found
 
 
 def find_facts(source: Source, config: DataConfig, train: AnyDataset | None = None) -> DataFacts:
@@ -62,7 +78,7 @@ def find_facts(source: Source, config: DataConfig, train: AnyDataset | None = No
         ecg_samples=config.ecg.crop_samples or source.ecg_pipeline.n_samples,
         ecg_rate_hz=source.ecg_pipeline.rate_hz,
         cmr_shape=config.cmr.study_shape(source.cmr_pipeline.shape),
-        labels=_label_facts(train) if train is not None else (),
+        labels=_label_facts(train, outputs_of(source.label_specs, config.labels)) if train is not None else (),
         tabular=train.tabular_columns if train is not None else (),
         tabular_marginals=marginals(train.tabular_columns, train) if train is not None else (),
     )
@@ -139,8 +155,9 @@ def _dataset(source: Source, config: DataConfig, part: str, modalities: Collecti
         dataset = _of_cohort(source, chosen[0], config, part, modalities)
     else:
         parts = [_of_cohort(source, one, config, part, modalities) for one in chosen]
+        outputs = tuple(outputs_of(source.label_specs, config.labels))
         names, offsets = [one.name for one in chosen], [one.offset for one in chosen]
-        dataset = MixedDataset(parts, names, offsets, config.labels, config.group)
+        dataset = MixedDataset(parts, names, offsets, outputs, config.group)
     drawn = drawn_subjects(dataset, config, part)
     return dataset if drawn is None else dataset.subset(drawn)
 
@@ -149,7 +166,7 @@ def _of_cohort(
     source: Source, one: SourceCohort, config: DataConfig, part: str, modalities: Collection[str]
 ) -> PairedDataset:
     require = "both" if len(modalities) > 1 else next(iter(modalities))
-    labels, group = config.labels, config.group
+    labels, group = tuple(outputs_of(source.label_specs, config.labels)), config.group
     if len(source.cohorts) > 1:
         tables = {"ecg": "recordings", "cmr": "studies"}
         absent = [name for name in sorted(modalities) if not len(one.cohort.columns(tables[name], ["subject"]))]
@@ -170,7 +187,7 @@ def _of_cohort(
     )
 
 
-def _label_facts(dataset: AnyDataset) -> tuple[LabelFact, ...]:
+def _label_facts(dataset: AnyDataset, categories: Mapping[str, str]) -> tuple[LabelFact, ...]:
     facts = []
     for name, found in dataset.label_statistics().items():
         if not found.n:
@@ -181,7 +198,7 @@ def _label_facts(dataset: AnyDataset) -> tuple[LabelFact, ...]:
                     "data.labels: %r is %d in all %d observed training items: nothing can be learned about it",
                     name, found.mean, found.n,
                 )  # fmt: skip
-            facts.append(LabelFact(name, "binary", found.unit, prevalence=found.mean))
+            facts.append(LabelFact(name, "binary", found.unit, prevalence=found.mean, one_of=categories[name]))
         elif found.kind == "event":
             if found.mean == 0:
                 raise ValueError(f"data.labels: none of the {found.n} training items at risk has the event {name!r}")

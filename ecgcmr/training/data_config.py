@@ -75,7 +75,8 @@ class DataConfig(StrictConfig):
         split: Name of one of its splits; training and validation subjects come from there.
         sources: Several cohorts instead of one, each with its split. Limits of subjects, groups and labels are those of
             all of them together; one person in two cohorts counts as two.
-        labels: Names of the labels to learn, in the order of the outputs.
+        labels: Names of the labels to learn, in the order of the outputs. A category gives one output for each of its
+            values, by softmax; NAME=VALUE is the binary label of one of them.
         tabular: Columns of subjects.parquet, and regression and binary labels, that are inputs beside the signal (age,
             sex, ...); standardized over the training subjects, missing values allowed. No label can be both.
         train_subjects: How many training subjects to use; None takes all. Smaller draws are nested in larger ones.
@@ -84,8 +85,9 @@ class DataConfig(StrictConfig):
             not known are left out. Validation and test keep their prevalence.
         val_subjects: How many validation subjects to use; None takes all.
         draw_seed: Which subjects `train_subjects`, `train_share` and `undersample` take.
-        group: Column of subjects.parquet that becomes the group of a sample, for instance sex.
-        balance: How far groups are balanced in training: 0 as they are, 1 all alike, 0.5 in between.
+        group: Column of subjects.parquet, or binary or category label, that becomes the group of a sample.
+        balance: How far groups are balanced in training: 0 as they are, 1 all alike, 0.5 in between. With a label as
+            the group this is the sampler against class imbalance.
         weight: Column of subjects.parquet by whose values samples are drawn.
     """
 

@@ -32,6 +32,7 @@ from ecgcmr.training.keeper import LAST, load_for_resume, recover_all
 from ecgcmr.training.learning_curves import draw_learning_curves
 from ecgcmr.training.loop import Feeds, Trainer
 from ecgcmr.training.precision import agree_on_precision
+from ecgcmr.training.probe import load_probe, probe_run
 from ecgcmr.training.progress import ProgressCallback, show_progress
 from ecgcmr.training.randomness import derive_seed
 from ecgcmr.training.rows import Rows, open_rows
@@ -69,11 +70,17 @@ def pretrain(config: RunConfig, resume: bool | str = False, progress: ProgressCa
 def finetune(config: RunConfig, resume: bool | str = False, progress: ProgressCallback | bool = False) -> Path:
     """Learn labels, usually from an encoder that `init` names; arguments, result and errors as `pretrain`.
 
+    With `probe` in the configuration a linear probe is trained first, in the folder `probe/` of the run.
+
     Raises:
         ValueError: Also if no label is named.
     """
     if not config.data.labels:
         raise ValueError("data.labels is empty: name the labels to learn, for instance data.labels=[lvef,lvm]")
+    if config.probe is not None:
+        first = probe_run(config)
+        open_folder(config, bool(resume))  # refuses a folder that holds something else before the probe goes into it
+        _run(first, bool(resume), progress)
     return _run(config, resume, progress)
 
 
@@ -115,6 +122,8 @@ def _run_in_folder(
         source = open_source(config.data)
         objective, feeds, facts = _build(config, source)
         load_initial(objective, config.init, source)
+        if config.probe is not None:
+            load_probe(objective, config.folder)
         if state.num_processes > 1:
             convert_batch_norm(objective)
         if continues:

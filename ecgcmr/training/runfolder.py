@@ -15,6 +15,7 @@ from typing import Any
 from ecgcmr.cohort.privacy_patterns import redact_within
 from ecgcmr.hub.folder import write_text
 from ecgcmr.training.config import RunConfig, load_config, save_config
+from ecgcmr.training.probe import PROBE_FOLDER
 
 MAY_DIFFER = frozenset(
     {"out"}
@@ -175,8 +176,8 @@ def run_log(folder: Path, main: bool) -> Iterator[RunLog]:
 
 
 def _only_leftovers(folder: Path) -> bool:
-    """Whether a run was stopped before it wrote its configuration."""
-    leftovers = {"train.log", "metrics.jsonl", "run.lock", ".config.yaml.partial"}
+    """Whether a run was stopped before it wrote its configuration, or in the probe that comes before it."""
+    leftovers = {"train.log", "metrics.jsonl", "run.lock", ".config.yaml.partial", PROBE_FOLDER}
     return {path.name for path in folder.iterdir()} <= leftovers
 
 

@@ -216,11 +216,12 @@ def test_ingest__labels_kinds_folds_and_several_recordings(tmp_path):
         group_columns=("device",),
     )
     cohort = Cohort.open(report.out)
-    assert {name: spec.kind for name, spec in cohort.label_specs.items()} == {
+    assert {spec.name: spec.kind for spec in cohort.schema.labels} == {
         "MI": "binary",
         "EF": "regression",
         "rhythm": "category",
     }
+    assert cohort.label_specs["rhythm=AF"].kind == "binary"
     assert any("'comment' left out: 6 different texts" in line for line in report.statements)
     assert any("'study_id' left out: it looks like an identifier" in line for line in report.statements)
     assert cohort.recordings["subject"].tolist() == [0, 1, 1, 2, 3, 4]

@@ -22,6 +22,7 @@ SMALLER = [
     (r"--preset (standard|full)", "--preset quick"),
     (r"max_steps=\d+", "max_steps=2"),
     (r"(scripts/(?:pretrain|finetune)\.py .*)$", r"\1 train.max_steps=2"),
+    (r"(ecgcmr finetune .*)$", r"\1 train.max_steps=2 --draws 50"),
     (r"(scripts/real_ecg_study\.py .*)$", r"\1 --steps 2"),
     (r"--draws \d+", "--draws 50"),
 ]

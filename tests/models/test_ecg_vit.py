@@ -11,6 +11,7 @@ from ecgcmr.models import create_ecg_encoder, load_pretrained
 from ecgcmr.models.blocks import attention, stochastic_depth
 from ecgcmr.models.config import EcgEncoderConfig
 from ecgcmr.models.ecg_vit import EcgViT
+from ecgcmr.models.pooling import QueryPool
 from ecgcmr.models.positions import interpolate_table, sincos_table
 
 TINY_TENSORS = 42
@@ -166,6 +167,24 @@ def test_pool__mean_then_fc_norm_without_norm(tiny: EcgViT) -> None:
     ecg = torch.randn(2, 12, 2500)
     mean = tiny.forward_tokens(ecg)[:, 1:].mean(1)
     torch.testing.assert_close(tiny(ecg), functional.layer_norm(mean, (384,), eps=1e-6))
+
+
+def test_pool__a_learned_query_picks_what_it_points_to() -> None:
+    """It does not care for the order of the patches nor for cls; a query along one token's key takes that token."""
+    torch.manual_seed(0)
+    pool = QueryPool(8, 1).double().eval()
+    tokens = torch.randn(2, 7, 8, dtype=torch.float64)
+    shuffled = torch.cat([torch.randn(2, 1, 8, dtype=torch.float64), tokens[:, 1:].flip(1)], 1)
+    torch.testing.assert_close(pool(tokens), pool(shuffled))
+    with torch.no_grad():
+        for weight in (pool.attention.in_proj_weight.view(3, 8, 8), pool.attention.out_proj.weight[None]):
+            weight.copy_(torch.eye(8).expand_as(weight))
+        pool.attention.in_proj_bias.zero_()
+        pool.query.zero_()
+        normed = pool.norm(tokens[:, 1:])
+        torch.testing.assert_close(pool(tokens), normed.mean(1))
+        pool.query.copy_(200 * normed[:1, 3:4])
+        torch.testing.assert_close(pool(tokens)[0], normed[0, 3])
 
 
 def test_pool__attention_is_multihead_attention_with_a_mean_query() -> None:

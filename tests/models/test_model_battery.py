@@ -64,6 +64,7 @@ CASES = {
     "ecg learned": Case(lambda: small_vit("mean", learn_positions=True), (3, 12, 100), (3, 32), (3, 1, 12, 100), NORM),
     "ecg drop path": Case(lambda: small_vit("mean", drop_path=0.2), (3, 12, 100), (3, 32), (3, 12, 99), NORM),
     "ecg layer scale": Case(lambda: small_vit("mean", layer_scale=True), (3, 12, 100), (3, 32), (3, 12, 99), NORM),
+    "ecg query": Case(lambda: small_vit("query"), (3, 12, 100), (3, 32), (3, 11, 100), NORM),
     "ecg no cls": Case(lambda: small_vit("attention", cls_token=False), (3, 12, 100), (3, 32), (3, 12, 99), NORM),
     "ecg st": Case(lambda: EcgStViT(SMALL_ST), (3, 12, 100), (3, 32), (3, 12, 99)),
     "ecg st plain separators": Case(

@@ -38,6 +38,13 @@ FACTS_OF = {
 }
 CINE = {"name": "cine_transformer", "cine": {"width": 16, "depth": 1, "heads": 2, "stem": 8}}
 ENCODER_OF = {"temporal_align": CINE}
+# And as a category of two values beside a phenotype.
+SUBTYPES = (
+    LabelFact("type=a", "binary", prevalence=0.2, one_of="type"),
+    LabelFact("type=b", "binary", prevalence=0.8, one_of="type"),
+    LABELS[2],
+)
+SUBTYPE_FACTS = replace(FACTS, labels=SUBTYPES)
 _DECODER = {"preset": "nano", "width": 16, "heads": 2}
 
 CASES: dict[str, dict[str, Any]] = {
@@ -53,6 +60,7 @@ CASES: dict[str, dict[str, Any]] = {
     "supervised legacy": {"name": "supervised", "legacy_denominator": True, "regression_loss": "huber"},
     "supervised cmr": {"name": "supervised", "modality": "cmr"},
     "probe": {"name": "supervised", "freeze_encoder": True},
+    "subtypes": {"name": "supervised", "class_weight": 2.0, "balance_positives": True, "label_smoothing": 0.1},
     "siglip": {"name": "siglip_align"},
     "barlow": {"name": "barlow_align"},
     "vicreg": {"name": "vicreg_align"},
@@ -93,7 +101,8 @@ def model_config(
 def build(fields: dict[str, Any], model: ModelConfig | None = None, facts: DataFacts | None = None) -> Objective:
     """Build an objective as a run file would, always with the same weights; `covariates` adds tabular inputs."""
     torch.manual_seed(0)
-    facts = facts or FACTS_OF.get(fields["name"], FACTS)
+    of_case = SUBTYPE_FACTS if "class_weight" in fields else FACTS
+    facts = facts or FACTS_OF.get(fields["name"], of_case)
     if fields.get("covariates") or fields["name"] == "tabular_align":
         facts = replace(facts, tabular=TABULAR, tabular_marginals=MARGINALS)
     config = TypeAdapter(ObjectiveConfig).validate_python({k: v for k, v in fields.items() if k != "covariates"})

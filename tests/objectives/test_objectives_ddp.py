@@ -30,6 +30,7 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 VARIANTS = {
     **{name: (fields, "mean") for name, fields in CASES.items()},
     "attention probe": (CASES["probe"], "attention"),
+    "query probe": (CASES["probe"], "query"),
 }
 
 

@@ -58,6 +58,26 @@ def test_supervised__losses_equal_a_plain_computation(loss: str) -> None:
         torch.testing.assert_close(total, torch.stack(values).mean())
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_supervised__a_category_is_a_weighted_cross_entropy(smoothing: float) -> None:
+    fields = {**PLAIN, "class_weight": 1.0, "balance_positives": True, "label_smoothing": smoothing}
+    objective = build(fields).double().eval()
+    batch = make_batch(8, torch.float64)
+    kind = torch.tensor([0, 1, 1, 0, 1, 1, 0, 1])
+    batch["labels"][:, :2] = torch.nn.functional.one_hot(kind, 2).double()
+    out = objective(batch, generator(0))
+    assert set(out.losses) == {"classes", "regression"}
+    seen = batch["label_mask"][:, :2].all(1) & batch["has_ecg"]
+    raw = objective.head(objective.embed(batch, generator(0)))[:, :2]
+    heavy = torch.tensor([1 / (2 * 0.2), 1 / (2 * 0.8)], dtype=torch.float64)  # shares .2 and .8: a mean weight of 1
+    assert float(heavy @ torch.tensor([0.2, 0.8], dtype=torch.float64)) == pytest.approx(1)
+    losses = torch.nn.functional.cross_entropy(raw, kind, reduction="none", label_smoothing=smoothing) * heavy[kind]
+    torch.testing.assert_close(out.losses["classes"].sum() / out.valid["classes"].sum(), losses[seen].mean())
+    values = objective.label_values({"raw": objective.represent(batch)["raw"]})
+    torch.testing.assert_close(values[:, :2].sum(1), torch.ones(8, dtype=torch.float64))
+    torch.testing.assert_close(values[:, :2], raw.softmax(1))
+
+
 def test_supervised__an_unobserved_nan_label_leaves_no_trace() -> None:
     objective = build(PLAIN)
     batch = make_batch(8)
@@ -105,7 +125,11 @@ def test_supervised__double_fc_norm_needs_one() -> None:
 
 @pytest.mark.parametrize(
     ("pool", "trained"),
-    [("mean", {"head"}), ("attention", {"head", "encoder.attention_pool", "encoder.fc_norm"})],
+    [
+        ("mean", {"head"}),
+        ("attention", {"head", "encoder.attention_pool", "encoder.fc_norm"}),
+        ("query", {"head", "encoder.query_pool", "encoder.fc_norm"}),
+    ],
 )
 def test_supervised__a_frozen_encoder_trains_the_head_and_an_attention_pool(pool: str, trained: set[str]) -> None:
     objective = build({**PLAIN, "freeze_encoder": True}, model_config(pool, drop_path=0.5)).train()

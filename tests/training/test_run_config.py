@@ -8,7 +8,16 @@ import pytest
 
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.config_errors import nearest, valid_names
-from ecgcmr.training.config import DataConfig, InitConfig, OptimConfig, RunConfig, TrainConfig, load_config, save_config
+from ecgcmr.training.config import (
+    DataConfig,
+    InitConfig,
+    OptimConfig,
+    ProbeConfig,
+    RunConfig,
+    TrainConfig,
+    load_config,
+    save_config,
+)
 from ecgcmr.training.data import check_labels, learned_kinds
 from ecgcmr.training.sources import open_source
 
@@ -133,10 +142,12 @@ def test_nearest__prefers_the_section_then_the_word() -> None:
 
 def test_keys__are_frozen() -> None:
     """A key that is renamed or removed breaks the run files of users: change this list in a commit that says why."""
-    sections = {"data": DataConfig, "init": InitConfig, "optim": OptimConfig, "train": TrainConfig}
+    sections = {
+        "data": DataConfig, "init": InitConfig, "optim": OptimConfig, "train": TrainConfig, "probe": ProbeConfig,
+    }  # fmt: skip
     found = {name: valid_names(section, {}) for name, section in sections.items()}
     assert list(RunConfig.model_fields) == [
-        "name", "seed", "out", "license", "data", "model", "objective", "init", "optim", "train",
+        "name", "seed", "out", "license", "data", "model", "objective", "init", "optim", "train", "probe",
     ]  # fmt: skip
     assert found == {
         "data": [
@@ -156,6 +167,7 @@ def test_keys__are_frozen() -> None:
             "max_delta", "max_nonfinite", "save_seconds", "keep_every", "keep", "async_save", "ema_decay",
                 "ema_warmup", "grad_checkpointing", "timeout_seconds", "trackers",
         ],
+        "probe": ["epochs", "lr", "patience"],
     }  # fmt: skip
 
 

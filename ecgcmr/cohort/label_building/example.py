@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-KINDS = ("ukb", "mimic")
+from ecgcmr.cohort.label_building.own_example import write_own_example
+
+KINDS = ("ukb", "mimic", "own")
 _FIRST_VISIT, _LAST_DAY = np.datetime64("2015-01-05"), np.datetime64("2022-10-31")
 _CODES = ("I219", "I252", "I251", "I420", "I422", "I429", "I48", "I500", "E119", "I401", "I272", "J180", "K519", "M545")
 
@@ -20,7 +22,7 @@ def write_example(folder: Path, kind: str, n_subjects: int, seed: int) -> list[P
 
     Args:
         folder: New or empty folder.
-        kind: "ukb" or "mimic".
+        kind: "ukb", "mimic", or "own" for a hospital's files and labels (`write_own_example`).
         n_subjects: Number of subjects.
         seed: Seed of everything drawn.
 
@@ -37,6 +39,8 @@ def write_example(folder: Path, kind: str, n_subjects: int, seed: int) -> list[P
         raise FileExistsError(f"{folder} is not empty: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(0x1AB,))))
+    if kind == "own":
+        return write_own_example(folder, n_subjects, rng)
     subjects = np.array([f"P{number:04d}" for number in range(n_subjects)])
     tables, items = (_ukb if kind == "ukb" else _mimic)(subjects, rng)
     files = []
