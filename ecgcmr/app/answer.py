@@ -16,7 +16,7 @@ from ecgcmr.ecg.quality import check_ecg
 from ecgcmr.ecg.recording import EcgRecording
 from ecgcmr.report.ecg_paper import ecg_paper
 from ecgcmr.report.page import Section, Table
-from ecgcmr.report.reference_ranges import Predicted, reference_ranges
+from ecgcmr.report.reference_ranges import Predicted, reference_ranges, short
 
 if TYPE_CHECKING:
     from ecgcmr.hub.model import LoadedModel
@@ -84,11 +84,15 @@ def _predictions(model: LoadedModel, hearts: Hearts, question: Question) -> list
     if measured:
         rows = [_predicted(label, row, found.get(label["name"])) for label in measured]
         origin = "simulated hearts" if hearts.simulated else f"the cohort {hearts.cohort.schema.name}"
-        caption = f"Reference ranges: {_who(found, origin)}." if found else "No reference range: too few subjects known."
+        caption = (
+            f"Reference ranges: {_who(found, origin)}." if found else "No reference range: too few subjects known."
+        )
         columns = ["phenotype", "unit", "prediction", "90 % interval", "reference range"]
         cells = [_cells(one, found.get(one.name), truth) for one in rows]
         table = Table([*columns, "truth"] if truth else columns, [c if truth else c[:-1] for c in cells])
-        sections.append(Section("Heart structure and function, from the ECG", "", [reference_ranges(rows, "", caption)], [table]))
+        sections.append(
+            Section("Heart structure and function, from the ECG", "", [reference_ranges(rows, "", caption)], [table])
+        )
     diagnoses = [label for label in model.labels if label["kind"] == "binary"]
     if diagnoses:
         sections.append(_risks(diagnoses, row, hearts, truth))
@@ -109,12 +113,12 @@ def _who(found: dict[str, Reference], origin: str) -> str:
 
 def _cells(one: Predicted, reference: Reference | None, truth: dict[str, float]) -> Sequence[str]:
     lo, hi = one.interval
-    interval = f"{lo:.0f} to {hi:.0f}" if np.isfinite([lo, hi]).all() else "none"
-    around = "too few" if reference is None else f"{reference.low:.0f} to {reference.high:.0f}"
+    interval = f"{short(lo)} to {short(hi)}" if np.isfinite([lo, hi]).all() else "none"
+    around = "too few" if reference is None else f"{short(reference.low)} to {short(reference.high)}"
     if one.outside:
         around += " (outside)"
-    known = f"{truth[one.name]:.0f}" if one.name in truth else "unknown"
-    return (one.name, one.unit, f"{one.value:.0f}", interval, around, known)
+    known = short(truth[one.name]) if one.name in truth else "unknown"
+    return (one.name, one.unit, short(one.value), interval, around, known)
 
 
 def _risks(diagnoses: list[dict[str, str]], row: pd.Series[Any], hearts: Hearts, truth: dict[str, float]) -> Section:
@@ -122,7 +126,9 @@ def _risks(diagnoses: list[dict[str, str]], row: pd.Series[Any], hearts: Hearts,
     cells = []
     for label in diagnoses:
         name = label["name"]
-        values = hearts.cohort.labels[name].to_numpy(dtype=float) if name in hearts.cohort.labels else np.array([np.nan])
+        values = (
+            hearts.cohort.labels[name].to_numpy(dtype=float) if name in hearts.cohort.labels else np.array([np.nan])
+        )
         seen = values[np.isfinite(values)]
         share = f"{seen.mean():.0%}" if len(seen) else "unknown"
         known = {1.0: "yes", 0.0: "no"}.get(truth.get(name, np.nan), "unknown")

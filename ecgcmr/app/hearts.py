@@ -104,7 +104,9 @@ def open_hearts(
     if gallery is not None:
         found = Gallery.load(gallery, model)
         if found.about.cohort_key != cohort_key(opened):
-            raise ValueError(f"{gallery}: made of the cohort {found.about.cohort!r}, whose subjects are not those of {cohort}")
+            raise ValueError(
+                f"{gallery}: made of the cohort {found.about.cohort!r}, whose subjects are not those of {cohort}"
+            )
         return Hearts(opened, found)
     return Hearts(opened, build_gallery(model, opened, part="all") if _comparable(model, opened) else None)
 

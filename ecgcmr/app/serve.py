@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from html import escape
@@ -27,7 +28,10 @@ _AS_STATED = "as the file states"
 _UNKNOWN = "unknown"
 _NONE = "none"
 _OWN = "my own file"
-_EMPTY = "<p style='padding:2rem;color:#52606d'>Drop an ECG file or choose an example, then press Read the ECG.</p>"
+_EMPTY = (
+    "<p style='padding:2rem;color:#52606d'>Drop an ECG file or choose an example, then press Read the ECG. "
+    f"{DISCLAIMER}</p>"
+)
 
 
 def make_app(model: LoadedModel, hearts: Hearts, host: str = "127.0.0.1") -> Any:
@@ -39,15 +43,11 @@ def make_app(model: LoadedModel, hearts: Hearts, host: str = "127.0.0.1") -> Any
         host: Address that it will be served at; at a loopback address requests for other hosts are refused.
 
     Raises:
-        ImportError: Without gradio: says how to install it.
+        ValueError: Without gradio: says how to install it.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    gradio = need_gradio()
     uploads = tempfile.TemporaryDirectory(prefix="ecgcmr-uploads-")
     os.environ["GRADIO_TEMP_DIR"] = uploads.name
-    try:
-        import gradio
-    except ImportError as error:
-        raise ImportError("the app needs gradio: pip install 'ecgcmr[app]'") from error
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -71,11 +71,47 @@ def make_app(model: LoadedModel, hearts: Hearts, host: str = "127.0.0.1") -> Any
     )  # fmt: skip
 
 
-def serve(model: LoadedModel, hearts: Hearts, host: str, port: int) -> None:
-    """Serve the app until Ctrl-C."""
+def need_gradio() -> Any:
+    """Import gradio, without its telemetry.
+
+    Raises:
+        ValueError: It is not installed; says how to.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio
+    except ImportError:
+        raise ValueError("the app needs gradio: pip install 'ecgcmr[app]'") from None
+    return gradio
+
+
+def serve(model: LoadedModel, hearts: Hearts, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve the app until Ctrl-C.
+
+    Args:
+        model: The model.
+        hearts: What it compares with.
+        host: Address.
+        port: Port; 0 takes a free one.
+        ready: Told the address of the page, as soon as it can be opened.
+
+    Raises:
+        ValueError: If the port is taken or the address is not this machine's.
+    """
     import uvicorn
 
-    uvicorn.run(make_app(model, hearts, host), host=host, port=port, log_level="warning")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise ValueError(f"--host {host} --port {port} cannot be used: {error}; try --port 0") from None
+        listener.listen()
+        web = make_app(model, hearts, host)
+        name = f"[{host}]" if ":" in host else host
+        ready(f"http://{name}:{listener.getsockname()[1]}/")
+        uvicorn.Server(uvicorn.Config(web, log_level="warning")).run(sockets=[listener])
 
 
 def respond(
@@ -112,17 +148,23 @@ def _question(hearts: Hearts, files: Sequence[str], example: str, options: dict[
         subject = int(hearts.cohort.recordings["subject"].iloc[row])
         age, sex = hearts.age_and_sex(subject)
         return Question(hearts.cohort.recording(row), f"example, {example}", sex, age, explain, subject)
-    unit = options.get("unit")
-    recording = read_upload(files, None if unit in (None, _AS_STATED) else str(unit), _whole(options.get("row")))
-    sex = options.get("sex")
-    age = options.get("age")
-    return Question(
-        recording, "your file", None if sex in (None, _UNKNOWN) else str(sex), None if age is None else float(age), explain
-    )
+    unit, sex = options.get("unit"), options.get("sex")
+    age, row = _number(options.get("age"), "age", float), _number(options.get("row"), "row", int)
+    recording = read_upload(files, None if unit in (None, _AS_STATED) else str(unit), row)
+    return Question(recording, "your file", None if sex in (None, _UNKNOWN) else str(sex), age, explain)
 
 
-def _whole(value: Any) -> int | None:
-    return None if value is None else int(value)
+def _number(value: Any, name: str, kind: type) -> Any:
+    """What stands in a field of the form as a number; None where nothing does."""
+    text = str(value or "").strip()
+    if not text:
+        return None
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(
+            f"{name} is {text!r}, expected a {'whole ' if kind is int else ''}number, or nothing"
+        ) from None
 
 
 def _blocks(gradio: Any, model: LoadedModel, hearts: Hearts) -> Any:
@@ -135,18 +177,18 @@ def _blocks(gradio: Any, model: LoadedModel, hearts: Hearts) -> Any:
         return _framed(respond(model, hearts, files, example, options)), None
 
     with gradio.Blocks(title="ecgcmr", analytics_enabled=False, delete_cache=(60, 60), fill_width=True) as blocks:
-        gradio.Markdown(f"# What an ECG tells about the heart\n{DISCLAIMER}")
+        gradio.Markdown("# What an ECG tells about the heart")
         with gradio.Row():
             with gradio.Column(scale=1, min_width=280):
                 files = gradio.File(label="ECG file (any supported format; WFDB: .hea and .dat)", file_count="multiple")
                 example = gradio.Dropdown([_OWN, *hearts.examples()], value=_OWN, label="or an example")
                 with gradio.Row():
                     sex = gradio.Dropdown([_UNKNOWN, *sexes], value=_UNKNOWN, label="Sex", min_width=110)
-                    age = gradio.Number(label="Age [years]", value=None, minimum=0, maximum=130, min_width=110)
+                    age = gradio.Textbox(label="Age [years]", placeholder="unknown", min_width=110)
                 explain = gradio.Dropdown([_NONE, *names], value=names[0] if names else _NONE, label="Explain")
                 with gradio.Accordion("For files that do not state it", open=False):
                     unit = gradio.Dropdown([_AS_STATED, "mV", "uV", "V"], value=_AS_STATED, label="Unit")
-                    row = gradio.Number(label="Row of an array of recordings", value=None, precision=0, minimum=0)
+                    row = gradio.Textbox(label="Row of an array of recordings, from 0", placeholder="the only one")
                 button = gradio.Button("Read the ECG", variant="primary")
             with gradio.Column(scale=3, min_width=320):
                 page = gradio.HTML(_EMPTY, elem_id="answer")
@@ -162,6 +204,6 @@ def _framed(html: str) -> str:
 
 
 _CSS = """
-#answer iframe { width: 100%; height: min(88vh, 1400px); border: 1px solid #dde3ea; border-radius: 8px; background: #fff; }
+#answer iframe { width: 100%; height: min(88vh, 1400px); border: 1px solid #dde3ea; border-radius: 8px; }
 footer { display: none !important; }
 """

@@ -50,7 +50,7 @@ def _read(folder: Path, names: Sequence[str], unit: str | None, row: int | None)
     main = headers or [name for name in names if not (len(names) > 1 and name.lower().endswith(_COMPANIONS))] or names
     if len(main) != 1:
         raise ValueError(
-            f"{len(main)} recordings at once ({', '.join(sorted(main)[:3])}): give one, or the .hea and .dat file of one"
+            f"{len(main)} recordings at once ({', '.join(sorted(main)[:3])}): give one; of WFDB its .hea and .dat file"
         )
     path = folder / main[0]
     takes = reader_options(path)

@@ -42,12 +42,17 @@ class Predicted:
     def told(self) -> str:
         """The prediction in words."""
         lo, hi = self.interval
-        interval = f" ({lo:.0f} to {hi:.0f})" if np.isfinite([lo, hi]).all() else ""
+        interval = f" ({short(lo)} to {short(hi)})" if np.isfinite([lo, hi]).all() else ""
         where = ""
         if self.reference is not None:
             word = "outside of" if self.outside else "within"
-            where = f", {word} the reference {self.reference[0]:.0f} to {self.reference[1]:.0f}"
-        return f"{self.name} {self.value:.0f} {self.unit}{interval}{where}"
+            where = f", {word} the reference {short(self.reference[0])} to {short(self.reference[1])}"
+        return f"{self.name} {short(self.value)} {self.unit}{interval}{where}"
+
+
+def short(value: float) -> str:
+    """A measurement with as many digits as are worth reading."""
+    return f"{value:.0f}" if abs(value) >= 20 else f"{value:.1f}"
 
 
 def reference_ranges(rows: Sequence[Predicted], title: str = "", caption: str = "") -> Figure:
@@ -87,7 +92,7 @@ def _draw(svg: Svg, row: Predicted, top: float) -> None:
         x, end = px(row.reference[0]), px(row.reference[1])
         svg.add("rect", x=x, y=middle - 8, width=end - x, height=16, rx=3, fill="#cfdbe8")
         for at, value in ((x, row.reference[0]), (end, row.reference[1])):
-            svg.text(at, middle + 19, f"{value:.0f}", font_size=9.5, fill=MUTED, text_anchor="middle")
+            svg.text(at, middle + 19, short(value), font_size=9.5, fill=MUTED, text_anchor="middle")
     color = _OUTSIDE if row.outside else BOTH.color
     lo, hi = row.interval
     if np.isfinite([lo, hi]).all():
@@ -99,8 +104,8 @@ def _draw(svg: Svg, row: Predicted, top: float) -> None:
         svg.add("path", d=d, fill=color, stroke="#fff", stroke_width=1)
     else:
         svg.add("circle", cx=px(row.value), cy=middle, r=5.5, fill=color, stroke="#fff", stroke_width=1)
-    interval = f" [{lo:.0f}, {hi:.0f}]" if np.isfinite([lo, hi]).all() else ""
+    interval = f" [{short(lo)}, {short(hi)}]" if np.isfinite([lo, hi]).all() else ""
     svg.text(
-        _WIDTH - _RIGHT + 12, middle + 5, f"{row.value:.0f} {row.unit}{interval}", font_size=13, fill=INK,
+        _WIDTH - _RIGHT + 12, middle + 5, f"{short(row.value)} {row.unit}{interval}", font_size=13, fill=INK,
         font_weight=600 if row.outside else 400,
     )  # fmt: skip
