@@ -7,6 +7,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecgcmr.app.answer import Question, answer
@@ -135,6 +136,9 @@ def respond(
         sections = answer(model, hearts, question)
     except (ValueError, FileNotFoundError) as error:
         return f"<p role='alert' style='padding:1.2rem;border-left:4px solid #b8430b'>{escape(str(error))}</p>"
+    finally:
+        for file in files or ():
+            Path(file).unlink(missing_ok=True)
     config = model.config
     facts = {"model": config["name"], "trained on": config["provenance"], "compared with": hearts.cohort.schema.name}
     return report_html(f"ECG: {question.name}", "", sections, facts)
