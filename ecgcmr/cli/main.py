@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ecgcmr import __version__
-from ecgcmr.cli import data, embed, labels, privacy, splits, weights
+from ecgcmr.cli import data, embed, explain, labels, privacy, splits, weights
 from ecgcmr.cli.errors import plain_console, user_errors
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 data.register(app)
 embed.register(app)
+explain.register(app)
 labels.register(app)
 privacy.register(data.cohort_app)
 splits.register(data.cohort_app)

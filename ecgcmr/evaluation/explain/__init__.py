@@ -1,4 +1,4 @@
-"""Explanations of what a model's output rests on, and checks whether they can be believed. Names are imported lazily."""
+"""What a model's output rests on, and whether such maps can be believed. Names are imported lazily."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class RandomisationCheck:
     Attributes:
         method: Method of the maps.
         target: Explained output.
-        steps: What was random: "none" (the map again), then "head", "+ blocks.3", ..., "+ input", all that came before included.
+        steps: What was random: "none" (the map again), "head", "+ blocks.3", ..., "+ input", each with all before it.
         signed: Rank correlation of the attributions (steps, items).
         sizes: Rank correlation of their sizes without sign (steps, items).
     """
@@ -145,16 +145,14 @@ def _parts(encoder: nn.Module) -> list[tuple[str, list[str]]]:
     blocks: dict[str, list[str]] = {}
     ends: list[str] = []
     stem: list[str] = []
-    trainable = dict(encoder.named_parameters())
+    trainable = {key for key, _ in encoder.named_parameters() if not key.startswith("pos_embed")}
     for key in encoder.state_dict():
         found = _BLOCK.match(key)
         if found:
             blocks.setdefault(found.group(0).rstrip("."), []).append(key)
         elif key.split(".")[0] in ("norm", "fc_norm", "attention_pool"):
             ends.append(key)
-        elif key in trainable and not key.startswith("pos_embed"):
-            stem.append(key)
-        elif key not in trainable and key.startswith("backbone"):  # statistics of a batch norm
+        elif key in trainable or key.startswith("backbone"):  # not the position table, but statistics of norms
             stem.append(key)
     names = list(reversed(blocks))
     parts = [(name, blocks[name] + (ends if i == 0 else [])) for i, name in enumerate(names)]

@@ -7,6 +7,7 @@ add up: leads repeat each other, so that without one the model may read the othe
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ecgcmr.ecg.leads import LEADS
 from ecgcmr.ecg.recording import EcgRecording
-from ecgcmr.evaluation.explain.prepare import Prepared, prepare
+from ecgcmr.evaluation.explain.prepare import prepare
 from ecgcmr.evaluation.explain.result import CMR_AXES, ECG_AXES, Explanation, Region
 from ecgcmr.evaluation.explain.targets import resolve_target
 from ecgcmr.evaluation.explain.waves import WAVES, delineate, wave_masks
@@ -144,8 +145,8 @@ def _patches(x: Tensor, patches: int) -> Iterator[Cell]:
         raise ValueError(f"patches is {patches}, expected 2 to {min(height, width)} along each side of the image")
     tall = np.linspace(0, height, patches + 1).round().astype(int)
     wide = np.linspace(0, width, patches + 1).round().astype(int)
-    for top, bottom in zip(tall, tall[1:], strict=False):
-        for left, right in zip(wide, wide[1:], strict=False):
+    for top, bottom in itertools.pairwise(tall):
+        for left, right in itertools.pairwise(wide):
             yield "patch", "", [((int(top), int(bottom)), int(left), int(right))]
 
 
