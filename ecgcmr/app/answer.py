@@ -14,7 +14,10 @@ from ecgcmr.app.references import Reference
 from ecgcmr.ecg.leads import LEADS
 from ecgcmr.ecg.quality import check_ecg
 from ecgcmr.ecg.recording import EcgRecording
+from ecgcmr.evaluation.explain import explain
+from ecgcmr.evaluation.neighbours.query import find_neighbours
 from ecgcmr.report.ecg_paper import ecg_paper
+from ecgcmr.report.explain_sections import explanation_section, neighbour_section
 from ecgcmr.report.page import Section, Table
 from ecgcmr.report.reference_ranges import Predicted, reference_ranges, short
 
@@ -62,7 +65,22 @@ def answer(model: LoadedModel, hearts: Hearts, question: Question) -> list[Secti
     sections = [_the_ecg(question)]
     if model.labels:
         sections += _predictions(model, hearts, question)
+    if hearts.gallery is not None:
+        near = find_neighbours(model, question.recording, hearts.gallery, subject=question.subject)
+        sections.append(neighbour_section(near, hearts.cohort, question.recording))
+    if question.explain is not None:
+        sections.append(_explanation(model, question.recording, question.explain))
     return [*sections, Section("How to read this", LIMITS)]
+
+
+def _explanation(model: LoadedModel, recording: EcgRecording, target: str) -> Section:
+    """What the output rests on; where a method cannot be used on this recording, that is said instead."""
+    title = f"What {target} rests on"
+    try:
+        found = [explain(model, recording, target, "ig"), explain(model, recording, target, "occlusion", by="lead")]
+    except ValueError as error:
+        return Section(title, f"No explanation: {error}.")
+    return explanation_section(recording, found, title)
 
 
 def _the_ecg(question: Question) -> Section:

@@ -9,7 +9,7 @@ import typer
 
 from ecgcmr import __version__
 from ecgcmr.cli import app as app_verb
-from ecgcmr.cli import data, embed, labels, privacy, splits, weights
+from ecgcmr.cli import data, embed, explain, labels, privacy, splits, weights
 from ecgcmr.cli.errors import plain_console, user_errors
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 data.register(app)
 embed.register(app)
+explain.register(app)
 app_verb.register(app)
 labels.register(app)
 privacy.register(data.cohort_app)
