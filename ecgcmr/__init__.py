@@ -14,16 +14,22 @@ _WHERE = {
     "Cine": "ecgcmr.cmr.cine",
     "Cohort": "ecgcmr.cohort.store",
     "EcgRecording": "ecgcmr.ecg.recording",
+    "Gallery": "ecgcmr.evaluation.neighbours.gallery",
+    "build_gallery": "ecgcmr.evaluation.neighbours.build",
+    "explain": "ecgcmr.evaluation.explain.front",
+    "find_neighbours": "ecgcmr.evaluation.neighbours.query",
     "list_models": "ecgcmr.hub.catalogue",
     "load_model": "ecgcmr.hub",
     "open_study": "ecgcmr.cmr.readers",
     "read_cine": "ecgcmr.cmr.readers",
     "read_ecg": "ecgcmr.ecg.readers",
+    "sanity_check": "ecgcmr.evaluation.explain.checks",
 }
 _NAMES = {"read_ecg": "open_ecg", "read_cine": "open_cine"}
 
 __all__ = [
-    "Cine", "Cohort", "EcgRecording", "__version__", "list_models", "load_model", "open_study", "read_cine", "read_ecg",
+    "Cine", "Cohort", "EcgRecording", "Gallery", "__version__", "build_gallery", "explain", "find_neighbours",
+    "list_models", "load_model", "open_study", "read_cine", "read_ecg", "sanity_check",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -33,6 +39,11 @@ if TYPE_CHECKING:
     from ecgcmr.cohort.store import Cohort
     from ecgcmr.ecg.readers import open_ecg as read_ecg
     from ecgcmr.ecg.recording import EcgRecording
+    from ecgcmr.evaluation.explain.checks import sanity_check
+    from ecgcmr.evaluation.explain.front import explain
+    from ecgcmr.evaluation.neighbours.build import build_gallery
+    from ecgcmr.evaluation.neighbours.gallery import Gallery
+    from ecgcmr.evaluation.neighbours.query import find_neighbours
     from ecgcmr.hub import load_model
     from ecgcmr.hub.catalogue import list_models
 

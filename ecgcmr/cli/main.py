@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from ecgcmr import __version__
-from ecgcmr.cli import bench, data, embed, evaluate, finetune, labels, privacy, runs, splits, study, weights
+from ecgcmr.cli import app as app_verb
+from ecgcmr.cli import bench, data, embed, evaluate, explain, finetune, labels, privacy, runs, splits, study, weights
 from ecgcmr.cli.errors import plain_console, user_errors
 
 app = typer.Typer(
@@ -24,6 +25,8 @@ data.register(app)
 embed.register(app)
 evaluate.register(app)
 finetune.register(app)
+explain.register(app)
+app_verb.register(app)
 labels.register(app)
 study.register(app)
 privacy.register(data.cohort_app)

@@ -135,6 +135,29 @@ class CmrPipeline:
             out[row] = self(Cine(pixels_FHW[None], spacing, 0.0, affine, times, "sax"))
         return out
 
+    def crop_labels(self, cine: Cine) -> NDArray[np.uint8]:
+        """Masks where the pixels of the output are: the middle slice at the first chosen frame, nearest neighbour.
+
+        Returns:
+            uint8 (size, size), 0 outside the frame.
+
+        Raises:
+            ValueError: The cine has no masks.
+        """
+        if cine.masks is None:
+            raise ValueError("the cine has no masks to crop")
+        center = self._heart(cine.pixels, cine.spacing_mm, cine.masks)
+        middle = selection.even_slices(cine.pixels.shape[0], self.slices)[self.slices // 2]
+        mask = cine.masks[middle, self._choose_frames(cine, center)[0]]
+        places = []
+        for axis in (0, 1):
+            extent = self.crop_mm / cine.spacing_mm[axis]
+            begin = center[axis] + self.offset_mm[axis] / cine.spacing_mm[axis] - 0.5 * extent
+            places.append(np.round(begin + (np.arange(self.size) + 0.5) * extent / self.size).astype(np.int64))
+        inside = [(at >= 0) & (at < n) for at, n in zip(places, mask.shape, strict=True)]
+        rows, columns = (np.clip(at, 0, n - 1) for at, n in zip(places, mask.shape, strict=True))
+        return np.asarray(mask[np.ix_(rows, columns)] * (inside[0][:, None] & inside[1]), dtype=np.uint8)
+
     def to_dict(self) -> dict[str, Any]:
         """All settings as JSON types; `from_dict` gives the same pipeline back."""
         values = asdict(self)

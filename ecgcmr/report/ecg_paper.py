@@ -6,6 +6,7 @@ screen; printed at its natural size the paper is true to scale.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,9 +21,34 @@ COLUMNS = (("I", "II", "III"), ("aVR", "aVL", "aVF"), ("V1", "V2", "V3"), ("V4",
 Layout = Literal["3x4", "12x1"]
 _PAPER, _FINE, _BOLD, _TRACE = "#fffafa", "#f6d5d5", "#e9a9a9", "#16181d"
 _MARGIN, _PULSE, _HEAD = 5.0, 10.0, 8.0
+RAISES, LOWERS = "#e8722a", "#2f7fd0"
+LEVELS = 8  # shades of each color
 
 
-def ecg_paper(recording: EcgRecording, layout: Layout = "3x4", title: str = "", seconds: float = 10.0) -> Figure:
+@dataclass(frozen=True)
+class Shade:
+    """Colors behind the traces.
+
+    Attributes:
+        values: Between -1 (blue, lowers) and 1 (orange, raises), one row for each lead (L, N).
+        leads: Leads of the rows.
+        rate_hz: Values for each second.
+        start_s: Time of the first value in what is drawn [s].
+    """
+
+    values: NDArray[np.float64]
+    leads: tuple[str, ...]
+    rate_hz: float
+    start_s: float = 0.0
+
+
+def ecg_paper(
+    recording: EcgRecording,
+    layout: Layout = "3x4",
+    title: str = "",
+    seconds: float = 10.0,
+    shade: Shade | None = None,
+) -> Figure:
     """Draw a recording in paper style.
 
     Args:
@@ -31,6 +57,7 @@ def ecg_paper(recording: EcgRecording, layout: Layout = "3x4", title: str = "", 
         layout: `3x4` (four columns of a quarter of the time each, and lead II below as rhythm strip) or `12x1`.
         title: Title of the figure.
         seconds: Length that is drawn, from the start; shorter recordings are drawn whole.
+        shade: Colors behind the traces, on the paper.
 
     Raises:
         ValueError: Naming the leads that are missing.
@@ -58,7 +85,12 @@ def ecg_paper(recording: EcgRecording, layout: Layout = "3x4", title: str = "", 
             _calibration_pulse(svg, _MARGIN + names_left, y + 2)
     x0 = _MARGIN + names_left + _PULSE
     names: list[tuple[float, float, str]] = []
-    for lead, row, (start, stop) in _placed(layout, n):
+    placed = _placed(layout, n)
+    for lead, row, (start, stop) in placed if shade is not None else ():
+        assert shade is not None, "there is nothing to loop over without"
+        span = (start / recording.rate_hz, stop / recording.rate_hz)
+        _shade(svg, shade, lead, span, (x0, centers[row] + 2 - pitch / 2, pitch))
+    for lead, row, (start, stop) in placed:
         x = x0 + np.arange(start, stop) / recording.rate_hz * MM_PER_S
         _trace(svg, x, centers[row] + 2 - gain * leads[lead][start:stop])
         at = x0 + start / recording.rate_hz * MM_PER_S
@@ -89,6 +121,21 @@ def _placed(layout: Layout, n: int) -> list[tuple[str, int, tuple[int, int]]]:
         (lead, row, (edges[i], edges[i + 1])) for i, column in enumerate(COLUMNS) for row, lead in enumerate(column)
     ]
     return [*placed, ("II", 3, (0, n))]
+
+
+def _shade(svg: Svg, shade: Shade, lead: str, span: tuple[float, float], band: tuple[float, float, float]) -> None:
+    """Color the band (left, top, height) [mm] of a trace that shows `span` [s]; equal neighbors are one rectangle."""
+    left, top, height = band
+    levels = np.round(np.clip(shade.values[shade.leads.index(lead)], -1, 1) * LEVELS).astype(int)
+    edges = np.flatnonzero(np.diff(levels)) + 1
+    for first, last in zip([0, *edges], [*edges, len(levels)], strict=True):
+        begin = max(span[0], shade.start_s + first / shade.rate_hz)
+        end = min(span[1], shade.start_s + last / shade.rate_hz)
+        if levels[first] and end > begin:
+            svg.add(
+                "rect", x=left + begin * MM_PER_S, y=top, width=(end - begin) * MM_PER_S, height=height,
+                fill=RAISES if levels[first] > 0 else LOWERS, fill_opacity=0.75 * abs(int(levels[first])) / LEVELS,
+            )  # fmt: skip
 
 
 def _grid(svg: Svg) -> None:

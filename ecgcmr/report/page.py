@@ -153,15 +153,7 @@ def build_report(
         ValueError: When the page would be larger than `MAX_BYTES` or would load something from outside.
     """
     path = Path(out_path)
-    html = render_page(_Page(title, intro, sections, facts or {}, headlines, disclaimer))
-    size = len(html.encode("utf-8"))
-    if size > MAX_BYTES:
-        raise ValueError(
-            f"{path.name} would have {size / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f} MB; use fewer figures"
-        )
-    outside = re.search(r"<(?:script|link|iframe)\b|\b(?:src|href)=[\"'](?!data:image/|#)|url\((?!#)", html)
-    if outside:
-        raise ValueError(f"{path.name} would load from outside: ...{html[outside.start() : outside.start() + 60]}...")
+    html = report_html(title, intro, sections, facts, headlines, disclaimer, path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -170,6 +162,28 @@ def build_report(
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def report_html(
+    title: str,
+    intro: str,
+    sections: Sequence[Section],
+    facts: Mapping[str, object] | None = None,
+    headlines: Sequence[Headline] = (),
+    disclaimer: str = DISCLAIMER,
+    name: str = "the page",
+) -> str:
+    """Make the page without writing it; arguments and errors as `build_report`, `name` for messages."""
+    html = render_page(_Page(title, intro, sections, facts or {}, headlines, disclaimer))
+    size = len(html.encode("utf-8"))
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"{name} would have {size / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f} MB; use fewer figures"
+        )
+    outside = re.search(r"<(?:script|link|iframe)\b|\b(?:src|href)=[\"'](?!data:image/|#)|url\((?!#)", html)
+    if outside:
+        raise ValueError(f"{name} would load from outside: ...{html[outside.start() : outside.start() + 60]}...")
+    return html
 
 
 def render_page(page: _Page) -> str:
