@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 TOLERANCE = 0.01
 """Largest gap between the sum of attributions and f(x) - f(baseline), as a share of that difference."""
+SMALLEST = 1e-3
+"""The same as a share of the outputs: where both are alike, the kinks of a ReLU decide over their difference."""
 _MOST_STEPS = 1024
 _AT_A_TIME = 64
 
@@ -54,8 +56,7 @@ def integrated_gradients(model: LoadedModel, item: Any, target: Any, steps: int 
         given = method.attribute(x, baselines=baseline, n_steps=steps, internal_batch_size=_AT_A_TIME)
         parts = given.detach()[0].double().cpu().numpy()
         gap = abs(parts.sum() - (output - zero))
-        # a difference that is small against both outputs is known to float32 only
-        allowed = TOLERANCE * abs(output - zero) + 1e-5 * max(abs(output), abs(zero), 1e-3)
+        allowed = max(TOLERANCE * abs(output - zero), SMALLEST * max(abs(output), abs(zero)))
         if gap <= allowed:
             break
         if steps >= _MOST_STEPS:
