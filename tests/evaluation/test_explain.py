@@ -17,6 +17,7 @@ from ecgcmr.evaluation.explain import (
     delineate,
     explain,
     grad_cam,
+    healthy_recordings,
     integrated_gradients,
     load_explanation,
     localisation,
@@ -364,3 +365,37 @@ def test_delineate__agrees_with_the_simulator(tiny_cohort):
 def test_explain__is_a_public_name():
     assert ecgcmr.explain is explain
     assert ecgcmr.Gallery.__name__ == "Gallery"
+
+
+@needs_captum
+def test_references__take_the_place_of_a_flat_line(linear, pair, tiny_cohort):
+    model, target, weight = linear
+    cohort = Cohort.open(tiny_cohort)
+    references = [cohort.recording(i) for i in (0, 5, 7)]
+    x = prepared(model, pair[0]).double()
+    mean = torch.stack([prepared(model, one) for one in references]).double().mean(dim=0)
+    expected = (weight.double() * (x - mean)).numpy()
+    found = integrated_gradients(model, pair[0], target, references=references)
+    assert np.allclose(found.values, expected, atol=1e-4)
+    assert found.settings["baseline"] == "3 references"
+    by_lead = occlusion(model, pair[0], target, by="lead", references=references).by_lead()
+    assert np.allclose(by_lead, expected.sum(axis=1), atol=1e-3)
+    own = occlusion(model, pair[0], target, by="lead", references=[pair[0]])
+    assert np.allclose(own.by_lead(), 0, atol=1e-5)
+    with pytest.raises(ValueError, match="a wave is flattened, not replaced"):
+        occlusion(model, pair[0], target, by="wave", references=references)
+    with pytest.raises(ValueError, match="must be of the same modality"):
+        occlusion(model, pair[0], target, by="lead", references=[pair[1]])
+
+
+def test_references__of_images_and_healthy_subjects(small_model, pair, tiny_cohort):
+    cohort = Cohort.open(tiny_cohort)
+    target = Target("first", "", "cmr", lambda e: e[:, 0])
+    own = occlusion(small_model["both"], pair[1], target, patches=4, references=[pair[1]])
+    assert np.allclose(own.values, 0, atol=1e-5)
+    binary = [name for name, spec in cohort.label_specs.items() if spec.kind == "binary"]
+    healthy = cohort.labels.index[(cohort.labels[binary] == 0).all(axis=1)]
+    found = healthy_recordings(cohort, 3, split=None)
+    assert np.array_equal(found[1].samples, cohort.recording(int(healthy[1])).samples)
+    with pytest.raises(ValueError, match="99 references were asked for"):
+        healthy_recordings(cohort, 99)
