@@ -397,5 +397,6 @@ def test_references__of_images_and_healthy_subjects(small_model, pair, tiny_coho
     healthy = cohort.labels.index[(cohort.labels[binary] == 0).all(axis=1)]
     found = healthy_recordings(cohort, 3, split=None)
     assert np.array_equal(found[1].samples, cohort.recording(int(healthy[1])).samples)
-    with pytest.raises(ValueError, match="99 references were asked for"):
-        healthy_recordings(cohort, 99)
+    assert len(healthy_recordings(cohort, 99, split=None)) == len(healthy)
+    with pytest.raises(ValueError, match="is known to be without any diagnosis"):
+        healthy_recordings(cohort, 0)

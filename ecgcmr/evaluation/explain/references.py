@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 
 def healthy_recordings(cohort: Cohort, n: int = 16, split: str | None = "default") -> list[EcgRecording]:
-    """First recordings of the first n subjects of the training part who have none of the cohort's diagnoses.
+    """First recordings of up to n subjects of the training part who have none of the cohort's diagnoses.
 
     Args:
         cohort: The cohort.
-        n: Number of recordings.
+        n: Largest number of recordings.
         split: Name of the split; None to take all subjects.
 
     Raises:
-        ValueError: The cohort has no diagnoses, or fewer than n such subjects.
+        ValueError: The cohort has no diagnoses, or no such subject.
     """
     names = [name for name, spec in cohort.label_specs.items() if spec.kind == "binary"]
     if not names:
@@ -41,8 +41,8 @@ def healthy_recordings(cohort: Cohort, n: int = 16, split: str | None = "default
     healthy = (cohort.labels.loc[wanted, names] == 0).all(axis=1)  # a missing diagnosis is not an absent one
     column = cohort.recordings["subject"].to_numpy(dtype=np.int64)
     found = [one for one in wanted[healthy.to_numpy()] if (column == one).any()]
-    if len(found) < n:
-        raise ValueError(f"{cohort.path}: {len(found)} subjects without any diagnosis, {n} references were asked for")
+    if not found or n < 1:
+        raise ValueError(f"{cohort.path}: none of {len(wanted)} subjects is known to be without any diagnosis")
     return [cohort.recording(int(np.argmax(column == one))) for one in found[:n]]
 
 
