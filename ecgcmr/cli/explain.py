@@ -34,6 +34,9 @@ def explain(
     cine: Annotated[Path | None, typer.Option(help="A study: explain the similarity with it.")] = None,
     side: Annotated[str, typer.Option(help="With a study: which of the two is explained, ecg or cmr.")] = "ecg",
     layer: Annotated[str | None, typer.Option(help="Stage of the image tower, for gradcam.")] = None,
+    references: Annotated[
+        Path | None, typer.Option(help="Cohort whose healthy subjects stand in for what is taken away.")
+    ] = None,
     npz: Annotated[Path | None, typer.Option(help="Also write the numbers, .npz.")] = None,
     unit: Unit = None,
     rate: Rate = None,
@@ -43,12 +46,15 @@ def explain(
     """Explain what an output of a model rests on in one ECG; writes one self-contained page."""
     with user_errors():
         from ecgcmr.cmr.readers import open_cine
+        from ecgcmr.cohort.store import Cohort
+        from ecgcmr.evaluation.explain.references import healthy_recordings
         from ecgcmr.hub.inputs import Declared
         from ecgcmr.hub.model import load_model
         from ecgcmr.report.explain_pages import Question, explanation_page
 
-        given = {"by": by, "layer": layer}
-        options = {name: value for name, value in given.items() if value is not None}
+        healthy = None if references is None else healthy_recordings(Cohort.open(references))
+        given = {"by": by, "layer": layer, "references": healthy}
+        options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         study = None if cine is None else open_cine(cine)
         question = Question(target, method, study, "cmr" if method == "gradcam" else side, options)
         declared = Declared(rate, _names(leads), unit)

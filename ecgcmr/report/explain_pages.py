@@ -112,8 +112,10 @@ def _companions(model: LoadedModel, recording: EcgRecording, question: Question)
     if question.method in ("rollout", "localisation"):
         return []
     target: Any = question.cine if question.target is None else question.target
-    leads = explain(model, recording, target, "occlusion", by="lead")
-    text = "Each lead (set to a flat line) or wave (flattened in all beats) is taken away, one at a time."
+    references = question.options.get("references", ())
+    leads = explain(model, recording, target, "occlusion", by="lead", references=references)
+    how = f"exchanged with that of {len(references)} healthy subjects" if references else "set to a flat line"
+    text = f"Each lead ({how}) or wave (flattened in all beats) is taken away, one at a time."
     waves: list[Explanation] = []
     try:
         waves = [explain(model, recording, target, "occlusion", by="wave")]

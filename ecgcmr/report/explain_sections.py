@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -219,4 +220,5 @@ def _number(value: object) -> str:
 
 
 def _minus(text: str) -> str:
-    return text.replace("-", "−") if text[:1] in "-0123456789" else text
+    """A true minus sign before numbers."""
+    return re.sub(r"(?<![\w.])-(?=\d)", "−", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,14 +14,15 @@ from ecgcmr.drawing.axes import Panel, round_ticks
 from ecgcmr.drawing.svg import GRID, INK, MUTED, Svg
 from ecgcmr.ecg.leads import LEADS
 from ecgcmr.ecg.recording import EcgRecording
-from ecgcmr.evaluation.explain.result import Explanation
+from ecgcmr.evaluation.explain.result import CLASS_AGNOSTIC, Explanation
 from ecgcmr.evaluation.explain.waves import WAVES
 from ecgcmr.report.ecg_paper import LOWERS, RAISES, Layout, Shade, ecg_paper
-from ecgcmr.report.page import Figure
+from ecgcmr.report.page import Figure, Size
 
 BIN_S = 0.04
 """Attributions are summed over a small square of the paper, so that a hundred samples a second can be seen."""
 _QUANTILE = 0.99
+_HALF_S = 6.0  # what is shorter fits into half of the page's width
 _DRAWS = 2000
 
 
@@ -40,7 +42,7 @@ def explained_paper(
     """
     if explanation.modality != "ecg":
         raise ValueError(f"{explanation.method} explains {', '.join(explanation.axes)}, not an ECG")
-    rate, values = _coarse(explanation)
+    rate, values, words = _coarse(explanation)
     length_s = values.shape[1] / rate
     first = round(explanation.start_s * recording.rate_hz)
     last = min(recording.n_samples, first + round(length_s * recording.rate_hz))
@@ -49,25 +51,38 @@ def explained_paper(
     shade = Shade(values / scale, explanation.leads, rate)
     figure = ecg_paper(shown, layout, title or heading(explanation), length_s, shade)
     top = max(explanation.leads, key=lambda lead: abs(explanation.by_lead()[lead]))
-    signed = bool((values < 0).any())
-    words = "Orange raises the output, blue lowers it" if signed else "The darker, the larger"
+    piece = "region that is taken away" if explanation.regions else f"{1000 / rate:.0f} ms"
     caption = (
-        f"{words}; full color is {scale:.3g} {explanation.unit} for each {1000 / rate:.0f} ms. "
-        f"The model read {explanation.start_s:g} to {explanation.start_s + length_s:g} s. {told(explanation)} "
-        f"{figure.caption}"
+        f"{words} Full color: {scale:.3g} {explanation.unit} for each {piece}. The model read {explanation.start_s:g} "
+        f"to {explanation.start_s + length_s:g} s. {told(explanation)} {figure.caption}"
     )
     alt = f"{figure.alt} Behind it {explanation.method} of {explanation.target}; the largest sum is in lead {top}."
-    return replace(figure, alt=alt, caption=caption)
+    size: Size = "half" if length_s <= _HALF_S and layout == "12x1" else "wide"
+    return replace(figure, alt=alt, caption=caption, size=size)
 
 
-def _coarse(explanation: Explanation) -> tuple[float, NDArray[np.float64]]:
-    """Rate and values of bins of `BIN_S`; what is coarser, or the effect of a region, stays as it is."""
-    values, rate = explanation.values, explanation.rate_hz
-    n = max(1, round(BIN_S * rate))
+def _coarse(explanation: Explanation) -> tuple[float, NDArray[np.float64], str]:
+    """Rate and values of bins of `BIN_S`, and what the colors mean; what is coarser than a bin stays as it is."""
+    values, words = painted(explanation)
+    n = max(1, round(BIN_S * explanation.rate_hz))
     if explanation.regions or n == 1:
-        return rate, values
+        return explanation.rate_hz, values, words
     padded = np.pad(values, ((0, 0), (0, -values.shape[1] % n)))
-    return rate / n, padded.reshape(len(values), -1, n).sum(axis=2)
+    return explanation.rate_hz / n, padded.reshape(len(values), -1, n).sum(axis=2), words
+
+
+def painted(explanation: Explanation) -> tuple[NDArray[np.float64], str]:
+    """Values to color, and what the colors mean; cosines are colored by their distance from their mean."""
+    values = explanation.values
+    if explanation.unit.startswith("cosine over"):
+        mean = float(values.mean())
+        return (
+            values - mean,
+            f"Orange resembles {explanation.target} more than the mean of all parts ({mean:.2g}) does.",
+        )
+    if (values < 0).any():
+        return values, "Orange raises the output, blue lowers it."
+    return values, "The stronger the orange, the larger."
 
 
 def scale_of(values: NDArray[np.float64]) -> float:
@@ -78,6 +93,8 @@ def scale_of(values: NDArray[np.float64]) -> float:
 
 def heading(explanation: Explanation) -> str:
     """Target and method in a line."""
+    if explanation.target == CLASS_AGNOSTIC:
+        return f"{explanation.method}, about no target"
     return f"{explanation.target}: {explanation.method}"
 
 
@@ -93,7 +110,7 @@ def told(explanation: Explanation) -> str:
     parts += [
         f"{name.replace('_', ' ')}: {explanation.settings[name]}" for name in kept if name in explanation.settings
     ]
-    return f"{', '.join(parts)}." if parts else ""
+    return re.sub(r"(?<= )-(?=\d)", "−", f"{', '.join(parts)}.") if parts else ""
 
 
 def explained_frames(explanation: Explanation, names: Sequence[str] = (), title: str = "") -> Figure:
@@ -111,7 +128,8 @@ def explained_frames(explanation: Explanation, names: Sequence[str] = (), title:
     if explanation.modality != "cmr" or frames is None:
         raise ValueError(f"{explanation.method} explains {', '.join(explanation.axes)}, not an image")
     frames = frames[:: -(-len(frames) // 4)]  # of many frames some four are shown
-    values = _fit(explanation.values / scale_of(explanation.values), frames.shape[-2:])
+    values, words = painted(explanation)
+    values = _fit(values / scale_of(values), frames.shape[-2:])
     side, gap, text = 150.0, 6.0, 11.5
     label = (
         f"{len(frames)} frame(s) of the cine as the model sees them, and {explanation.method} of {explanation.target} "
@@ -126,8 +144,6 @@ def explained_frames(explanation: Explanation, names: Sequence[str] = (), title:
         svg.image(_overlay(frame, values), (x, 8 + side, side, side))
         name = names[i] if i < len(names) else f"frame {i + 1}"
         svg.text(x, 2 * side + 24, name, font_size=text)
-    signed = bool((values < 0).any())
-    words = "Orange raises the output, blue lowers it." if signed else "The stronger the orange, the larger."
     caption = f"{words} One map for all frames. {told(explanation)}"
     return Figure(str(svg), label, caption, "half" if len(frames) <= 3 else "wide", title or heading(explanation))
 

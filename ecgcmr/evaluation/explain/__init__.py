@@ -15,6 +15,7 @@ _PUBLIC = {
     "scar_leads": ("planted_leads",),
     "scar_wall": ("planted_wall",),
     "planted": ("PlantedCheck",),
+    "references": ("healthy_recordings",),
     "result": ("Explanation", "Region", "load_explanation"),
     "targets": ("Target", "head_target", "prototype_target", "similarity_target"),
     "waves": ("delineate",),

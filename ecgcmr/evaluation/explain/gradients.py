@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from ecgcmr.ecg.leads import LEADS
 from ecgcmr.evaluation.explain.optional import need
 from ecgcmr.evaluation.explain.prepare import prepare
+from ecgcmr.evaluation.explain.references import prepare_references
 from ecgcmr.evaluation.explain.result import CMR_AXES, ECG_AXES, Explanation
 from ecgcmr.evaluation.explain.targets import resolve_target
 
@@ -18,11 +20,15 @@ if TYPE_CHECKING:
 
 TOLERANCE = 0.01
 """Largest gap between the sum of attributions and f(x) - f(baseline), as a share of that difference."""
+SMALLEST = 1e-3
+"""The same as a share of the outputs: where both are alike, the kinks of a ReLU decide over their difference."""
 _MOST_STEPS = 1024
 _AT_A_TIME = 64
 
 
-def integrated_gradients(model: LoadedModel, item: Any, target: Any, steps: int = 64) -> Explanation:
+def integrated_gradients(
+    model: LoadedModel, item: Any, target: Any, steps: int = 64, references: Sequence[Any] = ()
+) -> Explanation:
     """Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) from a baseline to the input.
 
     The baseline is a flat line at 0 for an ECG (0 mV where the pipeline keeps the voltage, else the mean of the lead)
@@ -34,6 +40,8 @@ def integrated_gradients(model: LoadedModel, item: Any, target: Any, steps: int 
         item: A recording or ECG file, or a cine.
         target: As `resolve_target` takes it.
         steps: Steps along the path (Gauss-Legendre).
+        references: Recordings (or cines) that are the baselines instead; attributions are the mean over them (expected
+            gradients, Erion et al. 2021, arXiv 1906.10670) and sum to f(x) minus the mean output of the references.
 
     Raises:
         ValueError: captum is not installed, the sum stays wrong, or as `prepare` and `resolve_target`.
@@ -46,16 +54,20 @@ def integrated_gradients(model: LoadedModel, item: Any, target: Any, steps: int 
     number = chosen.of(prepared)
     ecg = prepared.modality == "ecg"
     x = prepared.x.detach()
-    baseline = torch.zeros_like(x) if ecg else torch.full_like(x, float(x.mean()))
+    baselines = torch.zeros_like(x) if ecg else torch.full_like(x, float(x.mean()))
+    words = "0" if ecg else "mean of the image"
+    if len(references):
+        baselines, words = prepare_references(model, references, prepared), f"{len(references)} references"
     with torch.no_grad():
-        output, zero = (float(number(one)[0]) for one in (x, baseline))
+        output, zero = float(number(x)[0]), float(number(baselines).double().mean())
     method = captum.IntegratedGradients(number)
     while True:
-        given = method.attribute(x, baselines=baseline, n_steps=steps, internal_batch_size=_AT_A_TIME)
-        parts = given.detach()[0].double().cpu().numpy()
+        given = [
+            method.attribute(x, baselines=one[None], n_steps=steps, internal_batch_size=_AT_A_TIME) for one in baselines
+        ]
+        parts = torch.cat(given).detach().double().mean(dim=0).cpu().numpy()
         gap = abs(parts.sum() - (output - zero))
-        # a difference that is small against both outputs is known to float32 only
-        allowed = TOLERANCE * abs(output - zero) + 1e-5 * max(abs(output), abs(zero), 1e-3)
+        allowed = max(TOLERANCE * abs(output - zero), SMALLEST * max(abs(output), abs(zero)))
         if gap <= allowed:
             break
         if steps >= _MOST_STEPS:
@@ -74,7 +86,7 @@ def integrated_gradients(model: LoadedModel, item: Any, target: Any, steps: int 
         model=str(model.config["name"]),
         sha256=str(model.config["sha256"]),
         settings={
-            "baseline": "0" if ecg else "mean of the image",
+            "baseline": words,
             "steps": steps,
             "gap": float(gap),
             "tolerance": float(allowed),

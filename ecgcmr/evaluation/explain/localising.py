@@ -86,7 +86,6 @@ def localisation(
         model=str(model.config["name"]),
         sha256=str(model.config["sha256"]),
         settings={"upsample": upsample, "temperature": temperature, "softmax": softmax, "cosine of the pair": cosine},
-        output=cosine,
         leads=LEADS if over_ecg else (),
         rate_hz=ecg.rate_hz * values.shape[1] / ecg.x.shape[-1] if over_ecg else float("nan"),
         start_s=ecg.start_s,

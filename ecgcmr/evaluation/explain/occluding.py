@@ -18,6 +18,7 @@ from torch import Tensor
 from ecgcmr.ecg.leads import LEADS
 from ecgcmr.ecg.recording import EcgRecording
 from ecgcmr.evaluation.explain.prepare import prepare
+from ecgcmr.evaluation.explain.references import prepare_references
 from ecgcmr.evaluation.explain.result import CMR_AXES, ECG_AXES, Explanation, Region
 from ecgcmr.evaluation.explain.targets import resolve_target
 from ecgcmr.evaluation.explain.waves import WAVES, delineate, wave_masks
@@ -39,6 +40,7 @@ def occlusion(
     window_ms: float = 100.0,
     patches: int = 14,
     delineation_lead: str = "II",
+    references: Sequence[Any] = (),
 ) -> Explanation:
     """Explain by taking regions away.
 
@@ -50,6 +52,8 @@ def occlusion(
         window_ms: Length of a window [ms].
         patches: Patches along each side of the image.
         delineation_lead: Lead in which the waves are found.
+        references: Recordings (or cines) whose lead, window or patch takes the place of what is taken away, one at a
+            time; the effect is the mean over them. See `references` for why. Not for waves.
 
     Returns:
         Values are the effect of the region that a sample or pixel belongs to; 0 where nothing was taken away. A lead
@@ -67,6 +71,11 @@ def occlusion(
     chosen = resolve_target(model, target, prepared.modality)
     number = chosen.of(prepared)
     x = prepared.x[0]
+    if len(references) and by == "wave":
+        raise ValueError(
+            "a wave is flattened, not replaced: beats of other subjects are elsewhere; leave references out"
+        )
+    others = prepare_references(model, references, prepared) if len(references) else None
     settings: dict[str, Any] = {"by": by}
     if by == "patch":
         cells = list(_patches(x, patches))
@@ -83,9 +92,13 @@ def occlusion(
         cells = list(_waves(wave_masks(spans, prepared.start_s, x.shape[1], prepared.rate_hz)))
         settings |= {"baseline": "straight line between the ends", "delineation_lead": delineation_lead}
         settings["beats"] = len(spans["QRS"])
+    if others is not None:
+        settings["baseline"] = f"{len(others)} references"
+    fill = "line" if by == "wave" else "mean" if by == "patch" else "zero"
     with torch.no_grad():
         output = float(number(prepared.x)[0])
-        effects = output - _outputs(number, x, cells, "line" if by == "wave" else "mean" if by == "patch" else "zero")
+        without = [_outputs(number, x, cells, fill, other) for other in ([None] if others is None else others)]
+    effects = output - np.mean(without, axis=0)
     values = np.zeros(x.shape[-2:] if by == "patch" else tuple(x.shape))
     for (_, lead, spots), effect in zip(cells, effects, strict=True):
         for rows, first, last in spots if lead != ALL else ():
@@ -150,8 +163,8 @@ def _patches(x: Tensor, patches: int) -> Iterator[Cell]:
             yield "patch", "", [((int(top), int(bottom)), int(left), int(right))]
 
 
-def _outputs(number: Any, x: Tensor, cells: Sequence[Cell], fill: str) -> np.ndarray:
-    """The number (M,) without each region, float64."""
+def _outputs(number: Any, x: Tensor, cells: Sequence[Cell], fill: str, other: Tensor | None = None) -> np.ndarray:
+    """The number (M,) without each region, or with that of another input in its place, float64."""
     mean = x.mean()
     out = []
     for start in range(0, len(cells), _BATCH):
@@ -159,7 +172,12 @@ def _outputs(number: Any, x: Tensor, cells: Sequence[Cell], fill: str) -> np.nda
         batch = x[None].repeat(len(part), *([1] * x.ndim))
         for one, (_, _, spots) in zip(batch, part, strict=True):
             for rows, first, last in spots:
-                if fill == "mean":
+                if other is not None:
+                    place = (
+                        (..., slice(*rows), slice(first, last)) if fill == "mean" else (list(rows), slice(first, last))
+                    )
+                    one[place] = other[place]
+                elif fill == "mean":
                     one[..., rows[0] : rows[1], first:last] = mean
                 elif fill == "zero":
                     one[list(rows), first:last] = 0.0

@@ -158,3 +158,8 @@ def scarred(cohort: Cohort, subjects: NDArray[np.int64] | None = None) -> list[t
     if not found:
         raise ValueError(f"{cohort.path}: none of {len(wanted)} subjects has a scar; simulate more")
     return found
+
+
+def brief(value: object) -> str:
+    """A setting in a word; a list by its length."""
+    return f"({len(value)})" if isinstance(value, list | tuple) else str(value)

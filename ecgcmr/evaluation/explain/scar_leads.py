@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.evaluation.explain.front import explain
-from ecgcmr.evaluation.explain.planted import PERMUTATIONS, PlantedCheck, compare, scarred
+from ecgcmr.evaluation.explain.planted import PERMUTATIONS, PlantedCheck, brief, compare, scarred
 from ecgcmr.evaluation.explain.prepare import prepare
 from ecgcmr.simulation.scar_truth import contiguous, scar_by_lead
 
@@ -76,7 +76,7 @@ def planted_leads(
     kinds = {"raising": np.stack(signed), "size": np.stack(sizes)}
     if method in (AMPLITUDE, "rollout"):
         name, kinds = "none", {"size": np.stack(sizes)}
-    words = "".join(f", {key} {value}" for key, value in options.items())
+    words = "".join(f", {key} {brief(value)}" for key, value in options.items())
     for kind, profiles in kinds.items():
         label = f"{method}{words} ({kind})"
         checks.append(compare((label, name, "rank correlation"), who, profiles, change, permutations))

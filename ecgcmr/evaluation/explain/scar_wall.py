@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ecgcmr.cmr.cine import Cine
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.evaluation.explain.front import explain
-from ecgcmr.evaluation.explain.planted import PERMUTATIONS, PlantedCheck, compare, scarred
+from ecgcmr.evaluation.explain.planted import PERMUTATIONS, PlantedCheck, brief, compare, scarred
 from ecgcmr.evaluation.explain.result import Explanation
 from ecgcmr.evaluation.explain.targets import Target
 
@@ -75,7 +75,7 @@ def planted_wall(
     if not who:
         raise ValueError(f"{cohort.path}: no subject has a scar in the middle slice and a short-axis study")
     truth = np.stack(scars)
-    words = "".join(f", {key} {value}" for key, value in options.items())
+    words = "".join(f", {key} {brief(value)}" for key, value in options.items())
     kinds = {"raising": np.stack(signed), "size": np.stack(sizes)}
     if method in (DARKNESS, "gradcam"):  # neither has a sign
         kinds = {"size": np.stack(signed)}
