@@ -142,7 +142,7 @@ def test_evaluate_weights__cox_head_gets_probabilities_and_a_group_audit(planted
     assert np.isnan(row(found, "late", "harrell_c").value)  # censored only
     assert any("none of" in flag["why"] and flag["target"] == "late" for flag in found.about["flags"])
     audited = {r["metric"] for r in found.audit if r["target"] == "hf"}
-    assert audited == {"harrell_c", f"observed_expected_at_{horizons[1]:g}", f"brier_at_{horizons[1]:g}"}
+    assert audited == {"harrell_c", f"observed_expected_at_{horizons[1]:g}"}
     assert set(found.tables["model"]["split"]) <= {"train", "val", "test"}
 
 
