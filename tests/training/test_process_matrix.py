@@ -33,7 +33,7 @@ from ecgcmr.training.losses import reduce_losses, total_loss
 from ecgcmr.training.micro_batches import MicroBatches
 from ecgcmr.training.sharding import is_sharded, prepare_objective
 
-pytestmark = [pytest.mark.slow, pytest.mark.ddp]
+pytestmark = [pytest.mark.slow, pytest.mark.ddp, pytest.mark.timeout(900)]
 
 ROWS, PARTS = 12, 2
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
