@@ -108,7 +108,7 @@ def prepare_objective(accelerator: Accelerator, objective: Objective) -> nn.Modu
         return cast(nn.Module, accelerator.prepare_model(objective))
     layers = layers_to_shard(objective, plugin)
     objective.to(accelerator.device)
-    layout = Layout(_without_parameters(objective), _give_dimension(objective))
+    layout = Layout(_without_parameters(objective), _make_shardable(objective))
     for tensor in (*objective.parameters(), *objective.buffers()):
         dist.broadcast(tensor.detach(), src=0)
     if accelerator.mixed_precision != "no":
@@ -170,8 +170,8 @@ def _without_parameters(objective: Objective) -> Objective:
     return copy.deepcopy(objective, memo)
 
 
-def _give_dimension(objective: nn.Module) -> frozenset[str]:
-    """Prepare the parameters' form, in place: `fully_shard` takes no scalar and no other than contiguous memory."""
+def _make_shardable(objective: nn.Module) -> frozenset[str]:
+    """Give scalars a dimension and all contiguous memory, in place, as `fully_shard` wants; names the scalars."""
     scalars = set()
     for name, parameter in objective.named_parameters():
         parameter.data = parameter.data.contiguous()

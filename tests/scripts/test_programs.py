@@ -118,9 +118,13 @@ def test_pretrain__ended_by_a_signal_resumes_to_the_same_numbers(
 
 @pytest.mark.ddp
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "small"), [(MAE, MAE_SMALL), (ALIGN, ALIGN_SMALL)], ids=["ecg_mae", "align"])
+@pytest.mark.parametrize(
+    ("recipe", "small", "launcher"),
+    [(MAE, MAE_SMALL, "cpu_2"), (ALIGN, ALIGN_SMALL, "cpu_2"), (ALIGN, ALIGN_SMALL, "fsdp_cpu_2")],
+    ids=["ecg_mae", "align", "align sharded"],
+)
 def test_two_processes__equal_one_with_the_double_batch(
-    tiny_cohort: Path, tmp_path: Path, recipe: str, small: list[str]
+    tiny_cohort: Path, tmp_path: Path, recipe: str, small: list[str], launcher: str
 ) -> None:
     """Losses of each step and the final weights, through the real launcher, with evaluation shared unevenly."""
     common = ["--config", recipe, *small, f"data.cohort={tiny_cohort}", "train.epochs=3", "train.log_every=1"]
@@ -128,10 +132,11 @@ def test_two_processes__equal_one_with_the_double_batch(
     program = str(ROOT / "scripts/pretrain.py")
     finish(start([program, *common, "out=one", "train.batch_size=8"], tmp_path))
     two = ["train.batch_size=4", "train.processes=2", "out=two"]
-    launch = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "configs/accelerate/cpu_2.yaml")]
+    launch = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / f"configs/accelerate/{launcher}.yaml")]
     shown = finish(start([*launch, program, *common, *two], tmp_path))
     assert next(line for line in shown.splitlines() if line.endswith("two")) == "two", "the folder is told once"
     assert shown.count("finished in") == shown.count("steps of") == 1, "one process talks, not both"
+    assert shown.count("parameters sharded over 2 processes") == int(launcher.startswith("fsdp"))
     rows = {name: read_metrics(tmp_path / name) for name in ("one", "two")}
     assert len(rows["one"]) == len(rows["two"]) > 6
     for one, both in zip(rows["one"], rows["two"], strict=True):

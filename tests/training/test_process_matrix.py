@@ -33,22 +33,28 @@ from ecgcmr.training.losses import reduce_losses, total_loss
 from ecgcmr.training.micro_batches import MicroBatches
 from ecgcmr.training.sharding import is_sharded, prepare_objective
 
-pytestmark = [pytest.mark.slow, pytest.mark.ddp]
+pytestmark = [pytest.mark.slow, pytest.mark.ddp, pytest.mark.timeout(900)]
 
 ROWS, PARTS = 12, 2
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 ONE_EACH = (
     "masked", "simclr", "align learned", "supervised cmr", "siglip", "barlow", "vicreg", "soft positives", "cox",
 )  # fmt: skip
+PAIRED = ("simclr", "align learned", "siglip", "barlow", "vicreg", "soft positives", "nearest positives")
 WORLDS = (1, 2, 3)
 WAYS = {"ddp": UNSHARDED, "fsdp": BLOCKS, "fsdp by size": LARGE}
 STEPS = [(name, torch.float64) for name in CASES] + [(name, torch.float32) for name in ONE_EACH]
-# DDP of two processes has its own test of every case (tests/objectives/test_objectives_ddp.py).
-OF_WAY = {
-    "ddp": [(name, dtype) for name, dtype in STEPS if name in ONE_EACH],
-    "fsdp": STEPS,
-    "fsdp by size": [(name, torch.float64) for name in ("masked", "simclr", "siglip")],
-}
+
+
+def steps_of(way: str, n: int) -> list[tuple[str, torch.dtype]]:
+    """Every case sharded over three; DDP of two has a test of its own (tests/objectives/test_objectives_ddp.py)."""
+    if way == "ddp":
+        return [(name, dtype) for name, dtype in STEPS if name in ONE_EACH and n != 2]
+    if way == "fsdp by size":
+        return [(name, torch.float64) for name in ("masked", "simclr", "siglip") if n == 3]
+    return [(name, dtype) for name, dtype in STEPS if name in ONE_EACH or n == 3]
+
+
 Results = dict[Any, dict[str, Tensor]]
 
 
@@ -94,13 +100,30 @@ def step(name: str, dtype: torch.dtype, parts: int = 1) -> dict[str, Tensor]:
     return found | {"subjects": gather_rows(mine["subject"])}
 
 
+def largest_saved(name: str) -> dict[str, Tensor]:
+    """Size of the largest tensor that the comparison of this process's rows keeps for the backward pass."""
+    objective = objective_of(name, torch.float64)
+    mine = Batch(**{key: my_rows(value) for key, value in global_batch(torch.float64).items()})  # type: ignore[typeddict-item,arg-type]
+    rows = {key: value.detach().requires_grad_() for key, value in objective(mine, generator(42), True).items()}
+    sizes = [0]
+
+    def pack(x: Tensor) -> Tensor:
+        sizes.append(x.numel())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        objective.compare(rows, mine)
+    return {"numel": torch.tensor(max(sizes))}
+
+
 def one_of_three(rank: int, ports: list[int], folder: str) -> None:
     for n, place in ((3, rank), (2, rank) if rank < 2 else (1, 0)):
         results: Results = {}
         with world_of(n, place, ports[n - 1]):
+            results |= {("saved", name): largest_saved(name) for name in PAIRED}
             for way, environment in WAYS.items():
                 os.environ |= environment
-                results |= {(way, *key, 1): step(*key) for key in OF_WAY[way]}
+                results |= {(way, *key, 1): step(*key) for key in steps_of(way, n)}
                 if way == "fsdp":
                     pieces = {(way, name, torch.float64, PARTS) for name in ONE_EACH}
                     results |= {key: step(*key[1:]) for key in sorted(pieces, key=str)}
@@ -148,8 +171,8 @@ def test_step__of_any_processes_equals_one_with_all_rows(
 ) -> None:
     wanted = at_once(name, dtype)
     for (n, rank), results in found.items():
-        for way, steps in OF_WAY.items():
-            if (name, dtype) in steps:
+        for way in WAYS:
+            if (name, dtype) in steps_of(way, n):
                 check_equal(results[way, name, dtype, 1], wanted, TOLERANCE[dtype], f"{way}, process {rank} of {n}")
 
 
@@ -160,3 +183,13 @@ def test_micro_batches__of_sharded_processes_equal_one_whole_batch(
     wanted = at_once(name, torch.float64, batch_norm=False)
     for (n, rank), results in found.items():
         check_equal(results["fsdp", name, torch.float64, PARTS], wanted, 1e-9, f"process {rank} of {n}")
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_memory__of_a_process_is_its_own_rows_of_the_similarities(
+    found: dict[tuple[int, int], Results], name: str
+) -> None:
+    """(B, P*B), twice as wide where two views are compared, and not (P*B, P*B)."""
+    for (n, rank), results in found.items():
+        saved = int(results["saved", name]["numel"])
+        assert 0 < saved <= 2 * ROWS // n * ROWS, f"process {rank} of {n}"

@@ -22,7 +22,7 @@ from ecgcmr.training.run import pretrain
 from ecgcmr.training.runfolder import read_metrics
 from ecgcmr.training.signals import RunInterrupted
 
-pytestmark = [pytest.mark.slow, pytest.mark.ddp]
+pytestmark = [pytest.mark.slow, pytest.mark.ddp, pytest.mark.timeout(900)]
 
 MakeConfig = Callable[..., RunConfig]
 RUN = {
