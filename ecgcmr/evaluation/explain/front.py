@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ecgcmr.cmr.cine import Cine
@@ -53,8 +54,12 @@ def explain(model: LoadedModel, recording: Any, target: Any = None, method: str 
         if method == "localisation":
             pair = (recording, target) if isinstance(target, Cine) else (target, recording)
             return localisation(model, *pair, **options)
-        function = {"ig": integrated_gradients, "occlusion": occlusion, "gradcam": grad_cam}[method]
-        return function(model, recording, target, **options)
+        functions: dict[str, Callable[..., Explanation]] = {
+            "ig": integrated_gradients,
+            "occlusion": occlusion,
+            "gradcam": grad_cam,
+        }
+        return functions[method](model, recording, target, **options)
     except TypeError as error:
         if "unexpected keyword argument" in str(error):
             raise ValueError(f"method {method!r}: {error}") from error
