@@ -55,7 +55,7 @@ def explain(
         healthy = None if references is None else healthy_recordings(Cohort.open(references))
         given = {"by": by, "layer": layer, "references": healthy}
         options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        study = None if cine is None else open_cine(cine)
+        study = None if cine is None else open_cine(cine)[0]  # short-axis slices come first
         question = Question(target, method, study, "cmr" if method == "gradcam" else side, options)
         declared = Declared(rate, _names(leads), unit)
         page, found = explanation_page(load_model(model, device=device), file, question, out, declared)
@@ -145,7 +145,8 @@ def neighbours(
 def _print(found: NeighbourReport) -> None:
     console = plain_console()
     labels = found.gallery.labels
-    shown = [name for name in ("LVEDV", "LVEF", "LVM") if name in labels] or list(labels[:3])
+    usual = [name for name in labels if name in ("LVEDV", "LVEF", "LVM")]
+    shown = usual or list(labels[:3])
     columns = ["place", "subject", "cosine", *shown]
     print_table(console, "Nearest", found.neighbours[columns].head(10).to_dict("records"))  # type: ignore[arg-type]
     told = found.estimates[["label", "value", "lo", "hi", "unit", "metric", "measured"]]

@@ -14,9 +14,13 @@ from typing import Any
 _PUBLIC = {
     "curves": ("calibration_figure", "loss_figure"),
     "differences": ("difference_figure",),
+    "explain_pages": ("Question", "explanation_page", "neighbour_page"),
+    "explain_sections": ("check_section", "explanation_section", "neighbour_section"),
+    "explained": ("explained_frames", "explained_paper", "wave_bars"),
     "label_efficiency": ("label_efficiency_figure",),
     "page": ("Figure", "Headline", "LegendEntry", "Section", "Table", "build_report"),
     "palette": ("ArmStyle", "arm_styles"),
+    "playing_cines": ("playing_gallery", "playing_heart"),
     "reconstruction": ("reconstruction_figure",),
     "retrieval_figure": ("rank_histogram", "recall_bars", "retrieval_example"),
     "sections": ("difference_sections", "headline_results", "label_efficiency_sections", "results_table_section"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -179,28 +180,25 @@ def neighbour_section(
     return Section(title, text, figures, tables)
 
 
-def _notes(row: dict[str, object], labels: Sequence[str], units: dict[str, str] | object) -> list[str]:
-    assert isinstance(units, dict), "a gallery maps labels to units"
+def _notes(row: Mapping[Any, Any], labels: Sequence[str], units: Mapping[str, str]) -> list[str]:
     return [f"{name} {_number(row[name])} {units[name]}".strip() for name in labels]
 
 
-def _diagnoses(kinds: object) -> list[str]:
-    assert isinstance(kinds, dict), "a gallery maps labels to kinds"
+def _diagnoses(kinds: Mapping[str, str]) -> list[str]:
     return [name for name, kind in kinds.items() if kind == "binary"]
 
 
-def _titled(name: str, units: object) -> str:
-    assert isinstance(units, dict), "a gallery maps labels to units"
+def _titled(name: str, units: Mapping[str, str]) -> str:
     return f"{name} [{units[name]}]" if units[name] else name
 
 
-def _value(row: dict[str, object]) -> str:
+def _value(row: Mapping[Any, Any]) -> str:
     value, lo, hi = (float(str(row[key])) for key in ("value", "lo", "hi"))
     interval = f" [{_number(lo)}, {_number(hi)}]" if np.isfinite(lo) else ""
     return f"{_number(value)}{interval}"
 
 
-def _measured(row: dict[str, object]) -> str:
+def _measured(row: Mapping[Any, Any]) -> str:
     value, lo, hi = (float(str(row[key])) for key in ("measured", "measured_lo", "measured_hi"))
     if not np.isfinite(value):
         return "not measured"
@@ -209,7 +207,7 @@ def _measured(row: dict[str, object]) -> str:
     return _minus(f"{name} {value:.2f}{interval}")
 
 
-def _interval(row: dict[str, object], name: str) -> str:
+def _interval(row: Mapping[Any, Any], name: str) -> str:
     value, lo, hi = (float(str(row[key])) for key in (name, f"{name}_lo", f"{name}_hi"))
     return _minus(f"{value:.2f} [{lo:.2f}, {hi:.2f}]")
 

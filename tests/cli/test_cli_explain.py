@@ -115,3 +115,23 @@ def test_gallery_build__of_a_model_without_cmr_tower(tiny_cohort, tmp_path):
     assert done.exit_code == 2
     assert "have no 'cmr'" in done.output.replace("\n", " ")
     assert not (tmp_path / "g").exists()
+
+
+def test_explain__the_cine_of_a_file_against_the_ecg(file, tiny_cohort, tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    pytest.importorskip("captum")
+    cine = Cohort.open(tiny_cohort).cine(2)
+    image = nibabel.Nifti1Image(np.asarray(cine.pixels, np.float32).transpose(3, 2, 0, 1), np.diag([1.8, 1.8, 8.0, 1]))
+    nibabel.save(image, tmp_path / "sax.nii.gz")
+    page = tmp_path / "e.html"
+    for more, words in (
+        (["--method", "gradcam", "--layer", "layer2"], "similarity with a given recording: Grad-CAM"),
+        (["--method", "localisation"], "the whole study: cross-modal localisation"),
+    ):
+        done = run("explain", file, "--model", MODEL, "--cine", tmp_path / "sax.nii.gz", "--out", page, *more)
+        assert done.exit_code == 0, done.output
+        assert words in page.read_text()
+    done = run("explain", file, "--model", MODEL, "--cine", tmp_path / "sax.nii.gz", "--out", page,
+               "--side", "cmr", "--target", "mi")  # fmt: skip
+    assert done.exit_code == 2
+    assert "leave the target out" in done.output.replace("\n", " ")

@@ -362,6 +362,15 @@ def test_delineate__agrees_with_the_simulator(tiny_cohort):
     assert abs(np.median(errors)) < 60
 
 
+def test_explain__takes_an_array_that_is_declared(small_model, pair):
+    how = {"target": "mi", "method": "occlusion", "by": "lead"}
+    array = pair[0].samples * 1000
+    found = explain(small_model["both"], array, rate_hz=500, leads=LEADS, unit="uV", **how)
+    assert np.allclose(found.values, explain(small_model["both"], pair[0], **how).values, atol=1e-5)
+    with pytest.raises(ValueError, match="an array does not say what it holds"):
+        explain(small_model["both"], array, **how)
+
+
 def test_explain__is_a_public_name():
     assert ecgcmr.explain is explain
     assert ecgcmr.Gallery.__name__ == "Gallery"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ecgcmr.cmr.cine import Cine
@@ -9,7 +10,9 @@ from ecgcmr.evaluation.explain.attention import attention_rollout
 from ecgcmr.evaluation.explain.gradients import grad_cam, integrated_gradients
 from ecgcmr.evaluation.explain.localising import localisation
 from ecgcmr.evaluation.explain.occluding import occlusion
+from ecgcmr.evaluation.explain.prepare import read_one
 from ecgcmr.evaluation.explain.result import Explanation
+from ecgcmr.hub.inputs import Declared
 
 if TYPE_CHECKING:
     from ecgcmr.hub.model import LoadedModel
@@ -23,15 +26,27 @@ METHODS = {
 }
 
 
-def explain(model: LoadedModel, recording: Any, target: Any = None, method: str = "ig", **options: Any) -> Explanation:
+def explain(
+    model: LoadedModel,
+    recording: Any,
+    target: Any = None,
+    method: str = "ig",
+    rate_hz: float | None = None,
+    leads: Sequence[str] | None = None,
+    unit: str | None = None,
+    **options: Any,
+) -> Explanation:
     """Explain an output of a model for one recording or cine.
 
     Args:
         model: From `ecgcmr.load_model`.
-        recording: A recording or ECG file, or a cine.
+        recording: A recording, ECG file or array (L, T), or a cine.
         target: Name of an output of the head ("LVM"); a cine (or, for a cine, a recording), for the similarity with it;
             or a `Target`. None for `rollout`.
         method: One of `METHODS`.
+        rate_hz: Sampling rate [Hz], for arrays and for files that do not state it.
+        leads: Lead names of the rows, likewise.
+        unit: mV, uV, V, or z where the voltage is lost, likewise.
         **options: Further arguments of the method's function: `by` and `window_ms` of occlusion, `steps` of ig,
             `layer` of gradcam, `which` and `upsample` of localisation.
 
@@ -45,6 +60,9 @@ def explain(model: LoadedModel, recording: Any, target: Any = None, method: str 
     if method not in METHODS:
         listed = "; ".join(f"{name}: {words}" for name, words in METHODS.items())
         raise ValueError(f"unknown method {method!r}; known: {listed}")
+    declared = Declared(rate_hz, None if leads is None else tuple(leads), unit)
+    if declared.given():
+        recording = read_one(recording, declared)
     try:
         if method == "rollout":
             if target is not None:
@@ -53,8 +71,12 @@ def explain(model: LoadedModel, recording: Any, target: Any = None, method: str 
         if method == "localisation":
             pair = (recording, target) if isinstance(target, Cine) else (target, recording)
             return localisation(model, *pair, **options)
-        function = {"ig": integrated_gradients, "occlusion": occlusion, "gradcam": grad_cam}[method]
-        return function(model, recording, target, **options)
+        functions: dict[str, Callable[..., Explanation]] = {
+            "ig": integrated_gradients,
+            "occlusion": occlusion,
+            "gradcam": grad_cam,
+        }
+        return functions[method](model, recording, target, **options)
     except TypeError as error:
         if "unexpected keyword argument" in str(error):
             raise ValueError(f"method {method!r}: {error}") from error

@@ -55,10 +55,7 @@ def prepare(model: LoadedModel, item: Any, declared: Declared | None = None) -> 
     """
     if isinstance(item, Cine):
         return _prepare_cine(model, item)
-    inputs = EcgInputs(item, declared)
-    if not inputs.single:
-        raise ValueError("an explanation is about one recording; give one file or recording, not a list or a folder")
-    recording = next(iter(inputs)).read()
+    recording = read_one(item, declared)
     encoder = module_of(model, "ecg")
     pipeline = model.weights.ecg_pipeline
     assert pipeline is not None, "an ECG encoder is loaded with its pipeline"
@@ -69,6 +66,18 @@ def prepare(model: LoadedModel, item: Any, declared: Declared | None = None) -> 
     x = torch.from_numpy(np.ascontiguousarray(window.samples))[None].to(model.device)
     start = window.start_s + _cut_before(pipeline.to_dict()["steps"], recording)
     return Prepared("ecg", x, recording, encoder, float(pipeline.rate_hz), start)
+
+
+def read_one(item: Any, declared: Declared | None = None) -> EcgRecording:
+    """Read one recording, file or array.
+
+    Raises:
+        FileNotFoundError, ValueError: It cannot be read, does not say what it holds, or is many.
+    """
+    inputs = EcgInputs(item, declared)
+    if not inputs.single:
+        raise ValueError("an explanation is about one recording; give one file or recording, not a list or a folder")
+    return next(iter(inputs)).read()
 
 
 def _prepare_cine(model: LoadedModel, cine: Cine) -> Prepared:

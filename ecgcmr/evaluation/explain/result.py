@@ -125,7 +125,7 @@ class Explanation:
             arrays["frames"] = frames
         plain["regions"] = [[one.name, one.lead, one.effect] for one in self.regions]
         partial = path.with_name(f".{path.name}.partial.npz")
-        np.savez_compressed(partial, about=np.array(json.dumps(plain, default=list)), **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(partial, about=np.array(json.dumps(plain, default=list)), **arrays)
         partial.replace(path)
         return path
 
@@ -140,7 +140,7 @@ def load_explanation(path: str | Path) -> Explanation:
         try:
             about = json.loads(str(file["about"]))
             arrays = {name: file[name] for name in file.files if name != "about"}
-            pairs = {name: tuple(about.pop(name)) for name in ("axes", "leads", "spacing_mm")}
+            pairs: dict[str, Any] = {name: tuple(about.pop(name)) for name in ("axes", "leads", "spacing_mm")}
             regions = tuple(Region(*one) for one in about.pop("regions"))
             return Explanation(**arrays, **about, **pairs, regions=regions)
         except (KeyError, TypeError, json.JSONDecodeError) as error:

@@ -107,12 +107,11 @@ def embed_part(
     """Vectors of subjects in the space of a gallery, and the rows of their studies or recordings (n,)."""
     projected = space_of(model, modality) == "shared"
     modules, weights = model.weights.modules, model.weights
-    pipelines = {"ecg": weights.ecg_pipeline, "cmr": weights.cmr_pipeline}
     dataset = PairedDataset(
         cohort,
         subjects,
-        pipelines["ecg"] if modality == "ecg" else None,
-        pipelines["cmr"] if modality == "cmr" else None,
+        weights.ecg_pipeline if modality == "ecg" else None,
+        weights.cmr_pipeline if modality == "cmr" else None,
         labels,
         DatasetOptions(require=modality),
     )

@@ -79,27 +79,31 @@ def report_neighbours(
     ):
         neighbours.insert(position if name != "cosine" else 4, name, values)
     told = regress(found, gallery.values(), about.weighting)
-    measured = {row.label: row for row in about.measured}
-    lines: list[dict[str, Any]] = []
-    for q in range(len(found.rows)):
-        for j, label in enumerate(gallery.labels):
-            row = measured.get(label)
-            same = row is not None and k == about.k
-            half = row.factor * told.spread[q, j] if row is not None and same else float("nan")
-            value = float(told.values[q, j])
-            lines.append(
-                {
-                    "query": q,
-                    "label": label,
-                    "unit": about.units[label] or "share of neighbours",
-                    "value": value,
-                    "lo": value - half,
-                    "hi": value + half,
-                    "n_neighbours": int(told.n_neighbours[q, j]),
-                    "metric": row.metric if row else "",
-                    "measured": row.value if row is not None and same else float("nan"),
-                    "measured_lo": row.lo if row is not None and same else float("nan"),
-                    "measured_hi": row.hi if row is not None and same else float("nan"),
-                }
-            )
-    return NeighbourReport(neighbours, pd.DataFrame(lines), found, gallery)
+    same = k == about.k  # factors and metrics hold for the number of neighbours they were measured with
+    measured = {row.label: row for row in about.measured} if same else {}
+    numbers = {
+        name: np.array([getattr(measured.get(label), name, float("nan")) for label in gallery.labels], np.float64)
+        for name in ("factor", "value", "lo", "hi")
+    }
+    n = len(found.rows)
+    half = numbers["factor"] * told.spread
+    estimates = pd.DataFrame(
+        {
+            "query": np.repeat(np.arange(n), len(gallery.labels)),
+            "label": np.tile(np.array(gallery.labels, dtype=object), n),
+            "unit": np.tile(np.array([unit or "share of neighbours" for unit in about.units.values()], object), n),
+            "value": told.values.ravel(),
+            "lo": (told.values - half).ravel(),
+            "hi": (told.values + half).ravel(),
+            "n_neighbours": told.n_neighbours.ravel(),
+            "metric": np.tile(np.array([_metric(kind) for kind in about.kinds.values()], object), n),
+            "measured": np.tile(numbers["value"], n),
+            "measured_lo": np.tile(numbers["lo"], n),
+            "measured_hi": np.tile(numbers["hi"], n),
+        }
+    )
+    return NeighbourReport(neighbours, estimates, found, gallery)
+
+
+def _metric(kind: str) -> str:
+    return "auroc" if kind == "binary" else "r2"
