@@ -244,39 +244,6 @@ class ProjectionConfig(StrictConfig):
     batch_norm: bool = False
 
 
-class PhaseEncoderConfig(StrictConfig):
-    """CMR encoders that read some frames of a study apart.
-
-    Attributes:
-        encoder: The encoder of one frame.
-        shared: One encoder for all phases instead of one for each.
-        slices: Slices of a study, which are the input channels.
-        frames: Frames of each slice.
-        phases: Which of them are read.
-    """
-
-    kind: Literal["phase_encoder"] = "phase_encoder"
-    encoder: CmrEncoderConfig = CmrEncoderConfig()
-    shared: bool = False
-    slices: int = Field(default=1, gt=0)
-    frames: int = Field(default=3, gt=0)
-    phases: tuple[int, ...] = Field(default=(0, 2), min_length=1)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> PhaseEncoderConfig:
-        if min(self.phases) < 0 or max(self.phases) >= self.frames:
-            raise ValueError(f"phases {self.phases} are not among the {self.frames} frames")
-        return self
-
-
-class PhaseProjectionConfig(StrictConfig):
-    """A projection head for each phase; `head.in_features` is the width of one phase."""
-
-    kind: Literal["phase_projection"] = "phase_projection"
-    phases: int = Field(default=2, gt=0)
-    head: ProjectionConfig = ProjectionConfig()
-
-
 class NormProjectionConfig(StrictConfig):
     """A projection head of LayerNorm, Dropout and one linear layer (CARDIAC-FM: 512 out)."""
 

@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ecgcmr.models.cmr import build_cmr_encoder
-from ecgcmr.models.config import PhaseEncoderConfig, PhaseProjectionConfig
+from ecgcmr.models.config import CmrEncoderConfig, ProjectionConfig, StrictConfig
 from ecgcmr.models.projection import ProjectionHead
+
+
+class PhaseEncoderConfig(StrictConfig):
+    """CMR encoders that read some frames of a study apart.
+
+    Attributes:
+        encoder: The encoder of one frame.
+        shared: One encoder for all phases instead of one for each.
+        slices: Slices of a study, which are the input channels.
+        frames: Frames of each slice.
+        phases: Which of them are read.
+    """
+
+    kind: Literal["phase_encoder"] = "phase_encoder"
+    encoder: CmrEncoderConfig = CmrEncoderConfig()
+    shared: bool = False
+    slices: int = Field(default=1, gt=0)
+    frames: int = Field(default=3, gt=0)
+    phases: tuple[int, ...] = Field(default=(0, 2), min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if min(self.phases) < 0 or max(self.phases) >= self.frames:
+            raise ValueError(f"phases {self.phases} are not among the {self.frames} frames")
+        return self
+
+
+class PhaseProjectionConfig(StrictConfig):
+    """A projection head for each phase; `head.in_features` is the width of one phase."""
+
+    kind: Literal["phase_projection"] = "phase_projection"
+    phases: int = Field(default=2, gt=0)
+    head: ProjectionConfig = ProjectionConfig()
 
 
 class PhaseEncoder(nn.Module):

@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ecgcmr.cohort.batch import Batch
-from ecgcmr.models.config import ModelConfig, PhaseEncoderConfig, PhaseProjectionConfig
-from ecgcmr.models.phases import PhaseEncoder, PhaseProjection
+from ecgcmr.models.config import ModelConfig
+from ecgcmr.models.phases import PhaseEncoder, PhaseEncoderConfig, PhaseProjection, PhaseProjectionConfig
 from ecgcmr.objectives.base import ObjectiveOutput
 from ecgcmr.objectives.contrast import unit_rows
 from ecgcmr.objectives.facts import DataFacts

@@ -42,7 +42,7 @@ def _serve(connection: Connection, work: Work) -> None:
     while True:
         try:
             job = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
         try:
             work(job, tell)

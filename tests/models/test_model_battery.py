@@ -14,6 +14,7 @@ from ecgcmr.models.ecg_mae import EcgMae, draw_masking
 from ecgcmr.models.ecg_st_vit import EcgStViT
 from ecgcmr.models.ecg_wav2vec import EcgWav2Vec
 from ecgcmr.models.heads import ClassHead, PredictionHead
+from ecgcmr.models.phases import PhaseEncoder, PhaseProjection
 from ecgcmr.models.projection import NormProjection, ProjectionHead
 from ecgcmr.models.tabular import TabularEncoder
 
@@ -49,6 +50,8 @@ SMALL_WAV2VEC = {
     "n_samples": 400, "conv_layers": [[16, 2, 2]] * 4, "width": 32, "depth": 2, "heads": 4, "hidden": 64,
     "pos_kernel": 8, "pos_groups": 4,
 }  # fmt: skip
+TWO_PHASES = {"encoder": {"name": "test_resnet.r160_in1k"}, "slices": 2}
+PROJECTIONS = {"phases": 2, "head": {"in_features": 6, "hidden": 8, "out": 5}}
 LABELS = [{"name": "LVEDV", "kind": "regression", "unit": "mL"}, {"name": "MI", "kind": "binary"}]
 COLUMNS = [{"name": "age_years", "kind": "number"}, {"name": "sex", "kind": "category", "levels": ["f", "m"]}]
 CLASSES = [{"name": "healthy", "kind": "binary"}, {"name": "MI", "kind": "binary"}]
@@ -77,6 +80,9 @@ CASES = {
     "ecg mae": Case(MaeOfAnEcg, (3, 12, 100), (3, 48, 25), (3, 12, 50), MAE_UNUSED),
     "resnet10t": Case(lambda: create_cmr_encoder("resnet10t", 3), (3, 3, 64, 64), (3, 512), (3, 1, 64, 64)),
     "resnet10t 5-d": Case(lambda: create_cmr_encoder("resnet10t", 4), (3, 2, 2, 64, 64), (3, 512), (3, 1, 3, 64, 64)),
+    "phases": Case(lambda: PhaseEncoder(TWO_PHASES), (3, 6, 32, 32), (3, 192), (3, 3, 32, 32)),
+    "phases shared": Case(lambda: PhaseEncoder({**TWO_PHASES, "shared": True}), (3, 6, 32, 32), (3, 192), (3, 6, 32)),
+    "phase projection": Case(lambda: PhaseProjection(PROJECTIONS), (3, 12), (3, 5), (3, 6)),
     "half resnet": Case(
         lambda: create_cmr_encoder("resnet10t", 3, timm_args={"channels": [32, 64, 128, 256]}, channels_last=False),
         (3, 3, 64, 64),

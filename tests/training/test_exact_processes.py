@@ -42,6 +42,7 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 IN_FLOAT32 = (
     "masked", "simclr", "align learned", "supervised ecg", "siglip", "barlow", "vicreg", "soft positives", "cox",
     "tabular",
+    "ntxent", "phenotype weights", "relations", "two phases", "phases of beats", "two views",
 )  # fmt: skip
 STEPS = [(name, torch.float64) for name in CASES] + [(name, torch.float32) for name in IN_FLOAT32]
 
@@ -56,8 +57,8 @@ class ThirteenSubjects:
 
     label_names = tuple(fact.name for fact in LABELS)
 
-    def __init__(self) -> None:
-        self.whole = make_batch(VAL, torch.float64)
+    def __init__(self, name: str) -> None:
+        self.whole = make_batch(VAL, torch.float64, CASES[name]["name"])
 
     def __len__(self) -> int:
         return VAL
@@ -75,7 +76,7 @@ def step_in_pieces(name: str, dtype: torch.dtype, parts: int) -> dict[str, Tenso
     accelerator = start_accelerator("no", (), Path())
     objective = objective_of(name, dtype).train()
     model = accelerator.prepare_model(objective)
-    batch = Batch(**{key: my_rows(value) for key, value in make_batch(ROWS, dtype).items()})  # type: ignore[typeddict-item,arg-type]
+    batch = Batch(**{key: my_rows(value) for key, value in make_batch(ROWS, dtype, CASES[name]["name"]).items()})  # type: ignore[typeddict-item,arg-type]
     step = MicroBatches(accelerator, model, objective, batch, parts, lambda part: generator(42))
     loss, totals = reduce_losses(step.output(), objective.loss_weights, world()[1])
     step.backward(loss)
@@ -90,7 +91,7 @@ def validation_row(name: str, at_once: int) -> dict[str, float]:
     train = SimpleNamespace(eval_batch_size=at_once, batch_size=1, label_metrics=True)
     config: Any = SimpleNamespace(seed=SEED, train=train)
     objective = objective_of(name, torch.float64).train()
-    row = evaluate(objective, ThirteenSubjects(), config, accelerator)  # type: ignore[arg-type]
+    row = evaluate(objective, ThirteenSubjects(name), config, accelerator)  # type: ignore[arg-type]
     assert objective.training, "evaluation leaves the mode as it was"
     return row
 
@@ -128,7 +129,7 @@ def parallel(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
 def step_at_once(name: str, dtype: torch.dtype) -> dict[str, Tensor]:
     """The plain way, with nothing of the code under test: forward, total, backward."""
     objective = objective_of(name, dtype).train()
-    out = objective(make_batch(ROWS, dtype), generator(42))
+    out = objective(make_batch(ROWS, dtype, CASES[name]["name"]), generator(42))
     total = sum(weight * out.losses[key][out.valid[key]].mean() for key, weight in objective.loss_weights.items())
     assert isinstance(total, Tensor)
     total.backward()
@@ -170,7 +171,7 @@ def test_micro_batches__of_two_processes_equal_one_whole_batch(
 def validation_by_hand(name: str) -> dict[str, float]:
     """All samples in one pass, as the first rows of one draw, and one comparison."""
     objective = objective_of(name, torch.float64).eval()
-    whole = make_batch(VAL, torch.float64)
+    whole = make_batch(VAL, torch.float64, CASES[name]["name"])
     places = torch.arange(DRAW_ROWS) % VAL
     padded = Batch(**{key: value[places] for key, value in whole.items()})  # type: ignore[typeddict-item,index]
     with torch.no_grad():
