@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -154,13 +153,12 @@ def _table(items: Items, target: Target, score: Array) -> pd.DataFrame:
     known = ~np.isnan(score)
     rows = items.rows[target.name]
     groups = {str(name): column[known] for name, column in items.groups.items()}
-    where: tuple[Any, ...] = (items.split[known].tolist(), items.items[known], groups)
-    make: Callable[..., pd.DataFrame]
-    if target.kind == "survival":
-        make, arrays = make_survival_predictions, (rows.time[known], rows.truth[known], score[known])
-    else:
-        make, arrays = make_predictions, (rows.truth[known], score[known])
-    return make(items.subjects[known], [target.name], arrays, *where)
+    who, split = items.subjects[known], items.split[known].tolist()
+    truth, found = rows.truth[known], score[known]
+    if target.kind != "survival":
+        return make_predictions(who, [target.name], (truth, found), split, items.items[known], groups)
+    arrays = (rows.time[known], truth, found)
+    return make_survival_predictions(who, [target.name], arrays, split, items.items[known], groups)
 
 
 def _with_risks(table: pd.DataFrame, risks: Array, ends: Sequence[float]) -> pd.DataFrame:

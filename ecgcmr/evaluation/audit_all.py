@@ -59,7 +59,7 @@ def audit_all(
             for metrics in _metrics(target, rows, horizons.get(target.name, ()), cut):
                 # Sparse outcomes: probabilities may be missing altogether, a metric of them then has no rows.
                 audited = audit_metrics(rows, plan, metrics, generator)
-                found += [{"target": target.name, **row} for row in audited.to_dict("records")]
+                found += [{"target": target.name} | _named(row) for row in audited.to_dict("records")]
     plain = [_plain(row) for row in found]
     for row, q in zip(plain, _false_discovery([row["p"] for row in plain]), strict=True):
         row["q"] = q
@@ -92,7 +92,11 @@ def _false_discovery(values: Sequence[float | None]) -> list[float | None]:
     return result
 
 
-def _plain(row: dict[Any, Any]) -> dict[str, Any]:
+def _named(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(key): value for key, value in row.items()}
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
     """JSON has neither NaN nor numpy's numbers."""
-    values = {str(key): value.item() if isinstance(value, np.generic) else value for key, value in row.items()}
+    values = {key: value.item() if isinstance(value, np.generic) else value for key, value in row.items()}
     return {key: None if isinstance(value, float) and np.isnan(value) else value for key, value in values.items()}

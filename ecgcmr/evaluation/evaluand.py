@@ -63,7 +63,7 @@ def evaluated_items(what: Evaluand, columns: pd.DataFrame) -> tuple[PairedDatase
     pipelines = (what.weights.ecg_pipeline, None) if ecg else (None, what.weights.cmr_pipeline)
     members = np.concatenate([what.split.train, what.split.val, what.split.test])
     options = DatasetOptions(require=what.modality)
-    dataset = PairedDataset(what.cohort, members, *pipelines, labels=names, options=options)
+    dataset = PairedDataset(what.cohort, members, pipelines[0], pipelines[1], names, options)
     labels = item_labels(what.cohort, names, dataset.subjects, dataset.recording_rows)
     numbers = dataset.recording_rows if ecg else dataset.study_rows
     arrays = (dataset.subjects, numbers, what.split.part_of(dataset.subjects))

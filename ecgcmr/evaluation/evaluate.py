@@ -107,7 +107,7 @@ def evaluate_weights(
     arms, draws_of = _score(tables, what, arm_titles(what, covariates), (n_draws, seed))
     write_results(folder / RESULTS, _result_rows(arms))
     audited = audit_all(
-        tables.model, what.targets, tables.horizons, arms["model"].thresholds, tuple(columns),
+        tables.model, what.targets, tables.horizons, arms["model"].thresholds, [str(name) for name in columns],
         (n_draws, n_permutations), np.random.default_rng([seed, _AUDIT]),
     )  # fmt: skip
     _write_json(folder / AUDIT, audited)

@@ -77,12 +77,12 @@ def embed_items(
         values = _part(file, len(chosen))
         if values is None:
             values = embed(weights, dataset, modality, chosen, options).values
-            _save(file, lambda stream, values=values: np.save(stream, values))
+            _save(file, {"": values})
         parts.append(values)
         if progress is not None:
             progress(min(start + CHUNK, len(rows)), len(rows))
     values = np.concatenate(parts)
-    _save(path, lambda stream: np.savez(stream, rows=rows, values=values, fingerprint=np.array(key)))
+    _save(path, {"rows": rows, "values": values, "fingerprint": np.array(key)})
     shutil.rmtree(partial)
     for old in path.parent.glob(f".{path.stem}-*.partial"):  # of settings that nobody came back to
         shutil.rmtree(old, ignore_errors=True)
@@ -124,11 +124,15 @@ def _part(file: Path, n: int) -> NDArray[np.float32] | None:
     return np.asarray(values, dtype=np.float32) if values.ndim == 2 and len(values) == n else None
 
 
-def _save(path: Path, write: Callable[[Any], None]) -> None:
+def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays (.npz), or the one without a name (.npy), under a temporary name that is renamed when complete."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("wb") as stream:
-            write(stream)
+            if "" in arrays:
+                np.save(stream, arrays[""])
+            else:
+                np.savez(stream, **arrays)  # type: ignore[arg-type]
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

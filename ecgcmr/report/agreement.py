@@ -57,10 +57,12 @@ def bland_altman_figure(
             svg.add("rect", x=left, y=top, width=right - left, height=max(bottom - top, 0.5), fill=SHADE)
     for k in shown:
         svg.add("circle", cx=panel.px(mean[k]), cy=panel.py(difference[k]), r=2.2, fill=style.color, fill_opacity=0.55)
-    for k, one in enumerate(lines):
+    for place, one in enumerate(lines):
         if np.isfinite(one.value):
             at = panel.py(one.value)
-            svg.line((left, at), (right, at), stroke=INK, stroke_width=1.4, stroke_dasharray=None if k == 1 else "5 3")
+            svg.line(
+                (left, at), (right, at), stroke=INK, stroke_width=1.4, stroke_dasharray=None if place == 1 else "5 3"
+            )
             svg.text(right + 5, at + 4, f"{one.value:.1f}".replace("-", "−"), font_size=11.5, fill=INK)
     svg.line((left, panel.py(0)), (right, panel.py(0)), stroke=MUTED, stroke_width=0.8)
     caption = f"{len(shown):,} of {len(y):,} pairs drawn." if len(shown) < len(y) else ""

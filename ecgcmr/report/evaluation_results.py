@@ -163,9 +163,8 @@ def numbers_section(found: Evaluated) -> Section:
         if part.empty:
             continue
         rows = []
-        for (target, metric, arm, other), group in part.groupby(
-            ["target", "metric", "arm", part["compared_to"].fillna("")], sort=False
-        ):
+        for key, group in part.groupby(["target", "metric", "arm", part["compared_to"].fillna("")], sort=False):
+            target, metric, arm, other = map(str, key)
             text = _text(metric, group)
             label = metric_label(metric) + (" (difference)" if other else "")
             rows.append([target, label, f"{arm} − {other}" if other else arm, text, str(group["n_subjects"].iloc[0])])

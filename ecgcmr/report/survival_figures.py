@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -34,45 +34,50 @@ def kaplan_meier_figure(strata: Strata, title: str, unit: str) -> Figure:
         unit: Unit of the follow-up time.
     """
     curves = strata.curves
-    count = int(curves["stratum"].max())
-    names = _NAMES.get(count, tuple(f"stratum {k + 1}" for k in range(count)))
     risk = curves.assign(value=1 - curves["survival"], low=1 - curves["hi"], high=1 - curves["lo"])
-    top = float(np.nanmax(risk[["value", "high"]].to_numpy())) if len(risk) else 0.0
-    times = np.unique(np.concatenate([[0.0], curves["time"].to_numpy()]))
-    panel = Panel(_BOX, (0.0, float(times[-1])), (0.0, max(top * 1.06, 0.01)))
-    sizes = risk.drop_duplicates("stratum").set_index("stratum")
-    told = "; ".join(
-        f"{names[s - 1]} {_last(part):.1%}" for s, part in risk.groupby("stratum") if np.isfinite(_last(part))
-    )
+    parts = {int(number): risk[risk["stratum"] == number] for number in np.unique(risk["stratum"])}
+    names = _NAMES.get(max(parts), tuple(f"stratum {k + 1}" for k in range(max(parts))))
+    top = float(np.nanmax(risk[["value", "high"]].to_numpy()))
+    panel = Panel(_BOX, (0.0, float(curves["time"].max())), (0.0, max(top * 1.06, 0.01)))
+    ends = {number: _last(part) for number, part in parts.items()}
+    told = "; ".join(f"{names[number - 1]} {end:.1%}" for number, end in ends.items() if np.isfinite(end))
     test = f"log-rank p {_p(strata.test.p)}"
     svg = Svg(WIDTH, HEIGHT, f"Cumulative incidence of {title} by predicted risk; at the end: {told}; {test}.")
-    ticks = round_ticks(*panel.y, count=4)
-    panel.draw_y(svg, ticks, "share with the event (Kaplan-Meier)")
+    panel.draw_y(svg, round_ticks(*panel.y, count=4), "share with the event (Kaplan-Meier)")
     marks = round_ticks(*panel.x, count=5)
-    panel.draw_x(svg, marks, title=f"time [{unit}]")
-    for stratum, part in risk.groupby("stratum"):
-        color, dash = _COLORS[(int(stratum) - 1) % len(_COLORS)]
-        t = np.concatenate([[0.0], part["time"].to_numpy()])
-        value, low, high = (np.concatenate([[0.0], part[name].to_numpy()]) for name in ("value", "low", "high"))
-        t, value, low, high = _stairs(t, value, low, high)
-        _band(svg, panel, (t, low, high), color)
-        x, y = np.array([panel.px(v) for v in t]), np.array([panel.py(v) if np.isfinite(v) else np.nan for v in value])
-        svg.add("path", d=polyline(x, y), fill="none", stroke=color, stroke_width=2, stroke_dasharray=dash or None)
-    y = _BOX[1] + _BOX[3] + 52
-    svg.text(0, y, "At risk", font_size=11.5, fill=MUTED)
-    for stratum, part in risk.groupby("stratum"):
-        y += 17
-        color, dash = _COLORS[(int(stratum) - 1) % len(_COLORS)]
-        svg.line((0, y - 4), (16, y - 4), stroke=color, stroke_width=2.5, stroke_dasharray=dash or None)
-        grid = np.concatenate([[0.0], part["time"].to_numpy()])
-        at_risk = np.concatenate([[float(sizes.loc[stratum, "n_subjects"])], part["at_risk"].to_numpy()])
-        for mark in marks:
-            n = at_risk[max(0, np.searchsorted(grid, mark + 1e-9, side="right") - 1)]
-            svg.text(panel.px(mark), y, f"{n:.0f}", font_size=11, text_anchor="middle", fill=INK)
-    svg.height = y + 8
-    lines = ", ".join(f"{names[int(s) - 1]} {_words(int(s))}" for s in sorted(risk["stratum"].unique()))
+    panel.draw_x(svg, marks, title=f"time [{unit}]" if unit else "time")
+    for number, part in parts.items():
+        _incidence(svg, panel, part, _COLORS[(number - 1) % len(_COLORS)])
+    svg.height = _at_risk(svg, panel, parts, marks) + 8
+    lines = ", ".join(f"{names[number - 1]} {_words(number)}" for number in parts)
     caption = f"{lines}. Cut at the scores of {_part(strata.cut_on)} subjects; {test}."
     return Figure(str(svg), svg.label, caption[0].upper() + caption[1:], title=title)
+
+
+def _incidence(svg: Svg, panel: Panel, part: pd.DataFrame, look: tuple[str, str]) -> None:
+    """The steps of one stratum, from 0 at time 0, with its interval."""
+    columns = [np.concatenate([[0.0], part[name].to_numpy(np.float64)]) for name in ("time", "value", "low", "high")]
+    t, value, low, high = _stairs(*columns)
+    color, dash = look
+    _band(svg, panel, (t, low, high), color)
+    x, y = np.array([panel.px(v) for v in t]), np.array([panel.py(v) if np.isfinite(v) else np.nan for v in value])
+    svg.add("path", d=polyline(x, y), fill="none", stroke=color, stroke_width=2, stroke_dasharray=dash or None)
+
+
+def _at_risk(svg: Svg, panel: Panel, parts: Mapping[int, pd.DataFrame], marks: Sequence[float]) -> float:
+    """Numbers at risk under the ticks, a row for each stratum; returns where the last one stands."""
+    y = _BOX[1] + _BOX[3] + 52
+    svg.text(0, y, "At risk", font_size=11.5, fill=MUTED)
+    for number, part in parts.items():
+        y += 17
+        color, dash = _COLORS[(number - 1) % len(_COLORS)]
+        svg.line((0, y - 4), (16, y - 4), stroke=color, stroke_width=2.5, stroke_dasharray=dash or None)
+        times = np.concatenate([[0.0], part["time"].to_numpy(np.float64)])
+        left = [int(part["n_subjects"].iloc[0]), *(int(n) for n in part["at_risk"])]
+        for mark in marks:
+            n = left[max(0, int(np.searchsorted(times, mark + 1e-9, side="right")) - 1)]
+            svg.text(panel.px(mark), y, str(n), font_size=11, text_anchor="middle", fill=INK)
+    return y
 
 
 def horizon_calibration_figure(

@@ -273,3 +273,22 @@ def test_importing_evaluation__does_not_import_torch():
 
     program = "import sys; import ecgcmr.evaluation; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_flow__a_subject_with_another_usable_recording_is_not_lost(planted):
+    from ecgcmr.cohort.dataset import Dropped, PairedDataset
+    from ecgcmr.cohort.splits import open_split
+    from ecgcmr.ecg.preprocessing import named_pipeline
+    from ecgcmr.evaluation.flow import MOST_REASONS, cohort_flow
+
+    cohort = Cohort.open(planted / "cohort")
+    split = open_split(cohort)
+    dataset = PairedDataset(cohort, np.arange(250), named_pipeline("highpass"))
+    # Subject 3 has another recording; 260 has two that are refused, and there are more reasons than are listed.
+    dataset.dropped = [Dropped("ecg", 1, 3, "flat"), Dropped("ecg", 2, 260, "flat"), Dropped("ecg", 4, 260, "short")]
+    dataset.dropped += [Dropped("ecg", 10 + k, 261 + k, f"reason {k}") for k in range(8)]
+    stages = cohort_flow(cohort, split, dataset, "ecg", {})
+    lost = next(stage for stage in stages if stage["stage"] == "in the split")["lost"]
+    assert sum(one["n"] for one in lost) == 9
+    assert lost[-1] == {"why": "for other reasons", "n": 9 - MOST_REASONS}
+    assert len(lost) == MOST_REASONS + 1
