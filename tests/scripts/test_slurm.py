@@ -52,7 +52,6 @@ def cluster(tmp_path: Path) -> dict[str, str]:
     for name, program in (("srun", SRUN), ("scontrol", SCONTROL)):
         (tools / name).write_text(program.format(python=sys.executable))
         (tools / name).chmod(0o755)
-    (tools / "python").symlink_to(sys.executable)
     python = str(Path(sys.executable).parent)
     return os.environ | {
         "PATH": f"{tools}:{python}:{os.environ['PATH']}",
