@@ -30,6 +30,7 @@ from ecgcmr.training.keeper import LAST, load_for_resume, recover_all
 from ecgcmr.training.learning_curves import draw_learning_curves
 from ecgcmr.training.loop import Feeds, Trainer
 from ecgcmr.training.precision import agree_on_precision
+from ecgcmr.training.products import float32_products
 from ecgcmr.training.progress import ProgressCallback, show_progress
 from ecgcmr.training.randomness import derive_seed
 from ecgcmr.training.runfolder import MetricsLog, open_folder, run_log, start_folder, write_json
@@ -97,7 +98,8 @@ def _run(config: RunConfig, resume: bool | str, progress: ProgressCallback | boo
         if state.is_main_process:
             start_folder(config)
             run_file.open()
-        _train(config, source, objective, (feeds, facts), (continues, progress if state.is_main_process else False))
+        with float32_products(config.train.products, state.device):
+            _train(config, source, objective, (feeds, facts), (continues, progress if state.is_main_process else False))
     return config.folder
 
 
