@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def saved_bytes(step: TrainingStep, batch: Batch) -> float:
-    """Count what a forward pass under bfloat16 keeps for the backward pass, storages once, without weights [bytes].
+    """Count what a forward pass under bfloat16 keeps for the backward pass, each storage once, no weights [bytes].
 
     On the CPU attention keeps its weights, which the fused kernel of a GPU does not: an upper bound there.
     """
