@@ -132,7 +132,7 @@ def prepare(plan: Plan) -> None:
     """Run each preprocessing over the cohort once, so that the workers find it done."""
     from ecgcmr.cohort.dataset import DatasetOptions
     from ecgcmr.cohort.several_views import paired_dataset
-    from ecgcmr.training.data import open_source
+    from ecgcmr.training.sources import open_source
 
     seen = set()
     for job in plan.jobs:

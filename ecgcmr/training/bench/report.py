@@ -93,7 +93,7 @@ class BenchReport(StrictConfig):
         left_out: What was not measured, and why.
     """
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     preset: str
     machine: Machine
     peak_gflops: dict[Precision, float]
