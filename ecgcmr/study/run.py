@@ -144,7 +144,8 @@ def prepare(plan: Plan) -> None:
         if key not in seen:
             seen.add(key)
             options = DatasetOptions(ecg_dtype=data.ecg.dtype)
-            paired_dataset(data.cmr.views, source.cohort, source.split.train, pipelines, (), options)
+            for one in source.cohorts:
+                paired_dataset(data.cmr.views, one.cohort, one.split.train, pipelines, (), options)
 
 
 def _command(config: Path, out: Path, overrides: Sequence[str]) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from ecgcmr.hub.folder import write_text
 from ecgcmr.models.config import StrictConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
 Precision = Literal["fp32", "bf16"]
 
 
@@ -93,7 +93,7 @@ class BenchReport(StrictConfig):
         left_out: What was not measured, and why.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1] = FORMAT_VERSION
     preset: str
     machine: Machine
     peak_gflops: dict[Precision, float]
