@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,6 +122,8 @@ def prepare_objective(accelerator: Accelerator, objective: Objective) -> nn.Modu
     for layer in layers:
         fully_shard(layer, reshard_after_forward=bool(plugin.reshard_after_forward), **how)
     fully_shard(objective, **how)
+    # torch warns of outputs that are views, for somebody might change them in place; here nobody does.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor", category=UserWarning)
     log.info("parameters sharded over %d processes, %d layers gathered one by one", n_processes, len(layers))
     objective.__dict__[_LAYOUT] = layout  # no attribute of nn.Module: `plain` must not become a part
     return objective
