@@ -50,7 +50,7 @@ def test_prefetch__closing_early_leaves_no_thread() -> None:
     assert threading.active_count() == before
 
 
-@pytest.mark.parametrize(("load_s", "step_s", "low", "high"), [(0.03, 0.0, 0.8, 1.0), (0.0, 0.03, 0.0, 0.2)])
+@pytest.mark.parametrize(("load_s", "step_s", "low", "high"), [(0.03, 0.0, 0.7, 1.0), (0.0, 0.03, 0.0, 0.3)])
 def test_waiting__is_the_share_of_time_without_data(load_s: float, step_s: float, low: float, high: float) -> None:
     """A slow loader is waited for nearly all of the time; a slow step hides the loader but for the first item."""
     waiting = Waiting()
@@ -59,16 +59,17 @@ def test_waiting__is_the_share_of_time_without_data(load_s: float, step_s: float
         time.sleep(step_s)
     whole = time.perf_counter() - start
     assert low <= waiting.share <= high
-    assert waiting.waited + waiting.worked == pytest.approx(whole, abs=0.05)
+    # No equality: on a busy machine the thread itself takes time to start and to end.
+    assert max(load_s, step_s) * 10 <= waiting.waited + waiting.worked <= whole
 
 
 def test_waiting__adds_up_over_epochs_and_counts_a_step_that_is_left_early() -> None:
-    waiting = Waiting()
+    waiting, start = Waiting(), time.perf_counter()
     assert waiting.share == 0.0
     for _ in range(2):
         results = prefetch(range(5), lambda i: i, waiting=waiting)
         next(results)
         time.sleep(0.02)
         results.close()
-    assert waiting.worked == pytest.approx(0.04, abs=0.03)
     assert waiting.waited > 0
+    assert 0.04 <= waiting.worked <= time.perf_counter() - start
