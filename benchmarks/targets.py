@@ -265,11 +265,12 @@ def profile(side: str = "bf16", batch: int = 32, top: int = 12) -> list[dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("performance.json"))
+    parser.add_argument("--out", type=Path, default=Path("runs/performance.json"))
     parser.add_argument("--rounds", type=int, default=5)
     parts = [*GROUPS, "opening", "memory", "profile"]
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     arguments = parser.parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"rows": {}}
     if arguments.out.is_file():
         report = json.loads(arguments.out.read_text())

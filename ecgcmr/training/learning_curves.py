@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def read_curves(path: Path) -> dict[str, Series]:
             continue
         for key, value in row.items():
             if key not in _NOT_DRAWN and _is_number(value):
-                curves.setdefault(key, {}).setdefault(str(event), []).append((float(str(step)), float(str(value))))
+                curves.setdefault(key, {}).setdefault(event, []).append((float(step), float(value)))
     return dict(sorted(curves.items(), key=lambda item: (item[0] != "loss", "val" not in item[1], item[0])))
 
 
@@ -142,5 +142,5 @@ def _row(line: bytes) -> dict[str, Any]:
     return row if isinstance(row, dict) else {}
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
