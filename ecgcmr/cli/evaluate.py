@@ -25,7 +25,8 @@ def evaluate(
     draws: Annotated[int, typer.Option(min=2, help="Bootstrap draws of subjects.")] = 2000,
     permutations: Annotated[int, typer.Option(min=1, help="Permutations of group labels.")] = 1000,
     groups: Annotated[
-        str | None, typer.Option(help="Group columns to audit, with commas; none; all that there are by default.")
+        str | None,
+        typer.Option(help="Groups to audit, with commas (sex,site,sex:age_band); none; all columns by default."),
     ] = None,
     horizons: Annotated[str | None, typer.Option(help="Times for incident outcomes, with commas.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of draws and permutations.")] = 0,

@@ -87,31 +87,65 @@ def audit_groups(table: pd.DataFrame, plan: AuditPlan, generator: np.random.Gene
     return audit_metrics(table, plan, (plan.metric,), generator)
 
 
-def audit_metrics(
-    table: pd.DataFrame, plan: AuditPlan, metrics: Sequence[str], generator: np.random.Generator
-) -> pd.DataFrame:
-    """Audit several metrics of one kind by the same draws and permutations; else as `audit_groups`.
+@dataclass(frozen=True)
+class AuditDraws:
+    """Draws within groups, and permutations of the groups; the same for all targets that are observed in one set.
 
-    The rows of one metric stand together, in the order of `metrics`; `plan.metric` is not read.
+    Attributes:
+        draws: Subject draws; every group keeps its size.
+        level: Group of each subject of `draws` (S,).
+        levels: Names of the groups, sorted.
+        permuted: Place in `levels` of each subject in each permutation (permutations, S).
     """
-    rows = _select(table, plan)
-    first = rows.drop_duplicates("subject")
+
+    draws: SubjectDraws
+    level: NDArray[Any]
+    levels: NDArray[Any]
+    permuted: NDArray[np.int16]
+
+
+def audit_draws(table: pd.DataFrame, plan: AuditPlan, generator: np.random.Generator) -> AuditDraws:
+    """Draw for one target and attribute; raises what `audit_groups` raises."""
+    first = _select(table, plan).drop_duplicates("subject")
     who, level = first["subject"].to_numpy(), first["level"].to_numpy()
     draws = draw_subjects(who, plan.n_draws, generator, strata=level)
     level = level[np.argsort(who)].astype(str)
+    levels, codes = np.unique(level, return_inverse=True)
+    permuted = generator.permuted(np.tile(codes.astype(np.int16), (plan.n_permutations, 1)), axis=1)
+    return AuditDraws(draws, level, levels, permuted)
+
+
+def audit_metrics(
+    table: pd.DataFrame, plan: AuditPlan, metrics: Sequence[str], source: np.random.Generator | AuditDraws
+) -> pd.DataFrame:
+    """Audit several metrics of one kind by the same draws and permutations; else as `audit_groups`.
+
+    The rows of one metric stand together, in the order of `metrics`; `plan.metric` is not read. `source` is a
+    generator, or what `audit_draws` gave for the same subjects and groups.
+    """
+    made = source if isinstance(source, AuditDraws) else audit_draws(table, plan, source)
+    rows, draws, level = _select(table, plan), made.draws, made.level
     sizes = {name: int((level == name).sum()) for name in sorted(set(level), key=lambda one: (one == UNKNOWN, one))}
     large = [name for name, size in sizes.items() if size >= MIN_SUBJECTS]
     parts = {name: rows[rows["level"] == name] for name in sizes}
-    values = {name: _metrics(plan, metrics, parts[name], draws) for name in large}
+    values = {name: _metrics(plan, metrics, parts[name], _within(draws, level == name)) for name in large}
     named = [name for name in large if name != UNKNOWN]
-    permuted = _permuted(rows, (draws, level), named, plan, metrics, generator) if len(named) > 1 else {}
+    permuted = {}
+    if len(named) > 1:
+        # A permutation is a set of 0/1 weights.
+        weights = {name: made.permuted == np.searchsorted(made.levels, name) for name in named}
+        permuted = {
+            name: _metrics(plan, metrics, rows, SubjectDraws(draws.subjects, member.astype(np.uint16)))
+            for name, member in weights.items()
+        }
     records = []
     for metric in metrics:
         reported = {}
         for name, size in sizes.items():
             if name not in values:
                 about = {"level": name, "n_subjects": size, "prevalence": np.nan}
-                records.append(about | {"metric": metric, "flags": f"not reported: fewer than {MIN_SUBJECTS} subjects"})
+                flags = f"not reported: fewer than {MIN_SUBJECTS} subjects"
+                records.append(about | {"metric": metric, "flags": flags})
                 continue
             found, (n_items, prevalence) = values[name][metric], _size(parts[name])
             interval, flags = found.interval(), ""
@@ -125,9 +159,14 @@ def audit_metrics(
             records.append(record | {"metric": metric, "value": interval.value, "lo": interval.lo, "hi": interval.hi})
         if len(reported) > 1:
             gaps = np.asarray(np.ptp(np.stack([permuted[name][metric].draws for name in reported]), axis=0))
-            records.append({"metric": metric} | _gap_record(reported, gaps, len(who)))
+            records.append({"metric": metric} | _gap_record(reported, gaps, len(draws.subjects)))
     result = pd.DataFrame(records).assign(attribute=plan.attribute)
     return result.reindex(columns=list(AUDIT_COLUMNS))
+
+
+def _within(draws: SubjectDraws, member: NDArray[np.bool_]) -> SubjectDraws:
+    """The draws of some subjects: those of a group were drawn among themselves."""
+    return SubjectDraws(draws.subjects[member], draws.counts[:, member])
 
 
 def _select(table: pd.DataFrame, plan: AuditPlan) -> pd.DataFrame:
@@ -181,22 +220,3 @@ def _gap_record(reported: dict[str, Bootstrapped], permuted: NDArray[np.float64]
         "p": float((1 + np.sum(good >= gap - 1e-12)) / (1 + good.size)) if good.size else np.nan,
         "flags": "largest minus smallest level; compare with null_gap",
     }
-
-
-def _permuted(
-    rows: pd.DataFrame,
-    drawn: tuple[SubjectDraws, NDArray[Any]],
-    names: list[str],
-    plan: AuditPlan,
-    metrics: Sequence[str],
-    generator: np.random.Generator,
-) -> dict[str, dict[str, Bootstrapped]]:
-    """Metrics with group labels permuted over subjects: a permutation is a set of 0/1 weights."""
-    draws, level = drawn
-    levels, codes = np.unique(level, return_inverse=True)
-    member = generator.permuted(np.tile(codes.astype(np.int16), (plan.n_permutations, 1)), axis=1)
-    found = {}
-    for name in names:
-        weights = SubjectDraws(draws.subjects, (member == np.searchsorted(levels, name)).astype(np.uint16))
-        found[name] = _metrics(plan, metrics, rows, weights)
-    return found

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ecgcmr.evaluation.audit import AuditPlan, audit_metrics
+from ecgcmr.evaluation.audit import AuditDraws, AuditPlan, audit_draws, audit_metrics
 from ecgcmr.evaluation.targets import Target
 
 AUDITED = {
@@ -48,33 +48,44 @@ def audit_all(
     Returns:
         Rows with the target and the columns of `audit_groups`, and `q` for gaps; None where there is no number.
     """
-    found: list[dict[str, Any]] = []
-    for target in targets:
-        rows = table[(table["target"] == target.name) & (table["split"] == "test") & table["truth"].notna()]
-        if rows.empty:
-            continue
-        cut = thresholds.get(target.name, {}).get("balanced")
-        for attribute in attributes:
+    found: dict[str, list[dict[str, Any]]] = {target.name: [] for target in targets}
+    rows = {target.name: _observed(table, target) for target in targets}
+    for attribute in attributes:
+        # Targets that are observed in the same subjects share their draws, which take most of the time.
+        known: dict[bytes, AuditDraws] = {}
+        for target in sorted(targets, key=lambda one: _pattern(rows[one.name])):
+            mine = rows[target.name]
+            if mine.empty:
+                continue
+            cut = thresholds.get(target.name, {}).get("balanced")
             plan = AuditPlan(target.name, "", attribute, cut, *how)
-            for metrics in _metrics(target, rows, horizons.get(target.name, ()), cut):
-                # Sparse outcomes: probabilities may be missing altogether, a metric of them then has no rows.
-                audited = audit_metrics(rows, plan, metrics, generator)
-                found += [{"target": target.name} | _named(row) for row in audited.to_dict("records")]
-    plain = [_plain(row) for row in found]
+            pattern = _pattern(mine)
+            if pattern not in known:
+                known = {pattern: audit_draws(mine, plan, generator)}
+            metrics = _metrics(target, mine, horizons.get(target.name, ()), cut)
+            audited = audit_metrics(mine, plan, metrics, known[pattern])
+            found[target.name] += [{"target": target.name} | _named(row) for row in audited.to_dict("records")]
+    plain = [_plain(row) for target in targets for row in found[target.name]]
     for row, q in zip(plain, _false_discovery([row["p"] for row in plain]), strict=True):
         row["q"] = q
     return plain
 
 
-def _metrics(target: Target, rows: pd.DataFrame, horizons: Sequence[float], cut: float | None) -> list[tuple[str, ...]]:
+def _observed(table: pd.DataFrame, target: Target) -> pd.DataFrame:
+    return table[(table["target"] == target.name) & (table["split"] == "test") & table["truth"].notna()]
+
+
+def _pattern(rows: pd.DataFrame) -> bytes:
+    return np.unique(rows["subject"].to_numpy()).tobytes()
+
+
+def _metrics(target: Target, rows: pd.DataFrame, horizons: Sequence[float], cut: float | None) -> tuple[str, ...]:
     if target.kind != "survival":
-        names = AUDITED[target.kind] + (AUDITED["at a threshold"] if cut is not None else ())
-        return [names]
+        return AUDITED[target.kind] + (AUDITED["at a threshold"] if cut is not None else ())
     there = set(rows["horizon"].dropna()) if "horizon" in rows.columns else set()
     known = [h for h in horizons if h in there]
     middle = known[(len(known) - 1) // 2 : (len(known) + 1) // 2 or 1]
-    added = (f"{name}{h:g}" for h in middle for name in ("observed_expected_at_", "brier_at_"))
-    return [(*AUDITED["survival"], *added)]
+    return (*AUDITED["survival"], *(f"observed_expected_at_{h:g}" for h in middle))
 
 
 def _false_discovery(values: Sequence[float | None]) -> list[float | None]:

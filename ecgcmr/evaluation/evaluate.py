@@ -27,6 +27,7 @@ from ecgcmr.hub.assemble import choose_device
 
 PREDICTIONS, RESULTS, AUDIT, ABOUT = "predictions.parquet", "results.json", "audit.json", "evaluation.json"
 EMBEDDINGS, COVARIATES, BOTH = "embeddings.npz", "predictions_covariates.parquet", "predictions_both.parquet"
+REPORT = "report.html"
 FILES = (PREDICTIONS, RESULTS, AUDIT, ABOUT, EMBEDDINGS, COVARIATES, BOTH)
 _DRAWS, _AUDIT = 41, 43  # purposes of random streams
 
@@ -60,7 +61,8 @@ def evaluate_weights(
         parts: Parts that are predicted; `test` is scored, `val` gives the thresholds and the combination with the
             covariates. Training subjects are added where a Cox head needs their baseline hazard.
         n_draws: Bootstrap draws of subjects.
-        groups: Group columns to audit; None for all that the cohort knows, empty for none.
+        groups: Group columns to audit, `sex:age_band` for intersections of two; None for all single ones that the
+            cohort knows, empty for none.
         seed: Seed of draws and permutations.
         horizons: Times for outcomes of a Cox head, in the unit of the follow-up; round ones when absent.
         n_permutations: Permutations of group labels.
@@ -94,7 +96,8 @@ def evaluate_weights(
     if not (items.split == "test").any():
         raise ValueError(f"{what.cohort.path}: no test subject of the split {split!r} has usable data to evaluate")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ABOUT).unlink(missing_ok=True)  # from here on the folder is unfinished
+    for name in (ABOUT, REPORT):  # from here on the folder is unfinished, and an old page would be about other numbers
+        (folder / name).unlink(missing_ok=True)
     cache = (folder / EMBEDDINGS, fingerprint(identity(what, wanted)))
     options = EmbedOptions(batch_size, str(choose_device(device)), crop_samples=crop_samples(what))
     embedded = embed_items(what.weights, dataset, what.modality, chosen, cache, options, progress)
@@ -122,7 +125,7 @@ def evaluate_weights(
 def _check_out(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; choose a new folder for --out")
-    mine = {*FILES, "report.html"}
+    mine = {*FILES, REPORT}
     strangers = (
         [p.name for p in folder.iterdir() if p.name not in mine and not p.name.startswith(".")]
         if folder.is_dir()

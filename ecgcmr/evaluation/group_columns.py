@@ -22,7 +22,8 @@ def find_groups(cohort: Cohort, wanted: Sequence[str] | None = None) -> tuple[pd
 
     Args:
         cohort: The cohort.
-        wanted: Columns of subjects.parquet (or `age_band`); all known groups when None, none when empty.
+        wanted: Columns of subjects.parquet (or `age_band`), or two of them joined by a colon for their intersections
+            (`sex:age_band`: a model may fail only young women); all known single groups when None, none when empty.
 
     Returns:
         A table of text indexed by subject, missing where unknown, and group -> why it is left out.
@@ -39,12 +40,15 @@ def find_groups(cohort: Cohort, wanted: Sequence[str] | None = None) -> tuple[pd
         names += [name for name in cohort.schema.group_columns if name in columns and name not in names]
     else:
         names = list(dict.fromkeys(wanted))
-        unknown = [name for name in names if name not in columns]
+        deep = [name for name in names if name.count(":") > 1]
+        if deep:
+            raise ValueError(f"group {deep[0]!r}: intersections of two columns at most; with more, groups hold nobody")
+        unknown = [part for name in names for part in name.split(":") if part not in columns]
         if unknown:
             raise ValueError(f"{cohort.path}: no group column {unknown[0]!r}; there are {', '.join(sorted(columns))}")
     found, left_out = {}, {}
     for name in names:
-        text = _as_text(columns[name])
+        text = _crossed([_as_text(columns[part]) for part in name.split(":")])
         n_levels = text.nunique()
         if name in (*PREDICTION_COLUMNS, *FOLLOW_UP_COLUMNS):
             left_out[name] = "its name is that of a column of the predictions table"
@@ -55,6 +59,14 @@ def find_groups(cohort: Cohort, wanted: Sequence[str] | None = None) -> tuple[pd
         else:
             found[name] = text
     return pd.DataFrame(found, index=subjects.index), left_out
+
+
+def _crossed(parts: Sequence[pd.Series]) -> pd.Series:
+    """The column itself, or `female, <45` of two; unknown where either is."""
+    if len(parts) == 1:
+        return parts[0]
+    known = parts[0].notna() & parts[1].notna()
+    return (parts[0].astype(str) + ", " + parts[1].astype(str)).astype(object).where(known, None)
 
 
 def _age_bands(age: pd.Series) -> pd.Series:

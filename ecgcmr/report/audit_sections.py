@@ -113,7 +113,7 @@ def _estimate(row: Row) -> Estimate:
 
 
 def _plain(name: Any) -> str:
-    return str(name).replace("_", " ")
+    return str(name).replace("_", " ").replace(":", " and ")
 
 
 def _number(value: float | None, digits: int = 2) -> str:

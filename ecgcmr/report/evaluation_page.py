@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ecgcmr.evaluation.evaluate import REPORT
 from ecgcmr.evaluation.evaluated import Evaluated, read_evaluation
 from ecgcmr.report.audit_sections import audit_section
 from ecgcmr.report.evaluation_figures import diagnosis_section, map_section, measurement_section, outcome_section
@@ -28,8 +29,6 @@ from ecgcmr.report.evaluation_text import (
 )
 from ecgcmr.report.flow_figure import flow_figure
 from ecgcmr.report.page import Section, build_report
-
-REPORT = "report.html"
 
 
 def write_evaluation_report(out: str | Path, extra: Sequence[Section] = ()) -> Path:

@@ -8,6 +8,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeCV
 from ecgcmr.evaluation.baselines import NotFitted, Rows, covariate_scores, stacked_scores
 from ecgcmr.evaluation.covariates import Covariates, read_covariates
 from ecgcmr.evaluation.cox import fit_cox
+from ecgcmr.evaluation.metrics import compute
 from ecgcmr.evaluation.probes import ALPHAS, INVERSE_PENALTIES
 from ecgcmr.evaluation.stacking import PRIOR_SD, fit_stack
 
@@ -162,3 +163,19 @@ def test_covariates__three_levels_of_sex_and_the_target_itself():
     rows = made("regression")[0]
     with pytest.raises(NotFitted, match="no covariates"):
         covariate_scores(rows, nobody)
+
+
+def test_random_labels__are_predicted_by_nobody():
+    """The leakage probe: labels without any relation give an AUROC of 0.5 to all three arms."""
+    rng = np.random.default_rng(5)
+    n = 6000
+    truth = rng.integers(0, 2, n).astype(float)
+    covariates = read_covariates(FakeCohort(age_years=rng.uniform(40, 80, n), sex=rng.choice(["f", "m"], n)))
+    split = rng.choice(["train", "val", "test"], n, p=[0.3, 0.1, 0.6])
+    rows = Rows("coin", "binary", np.arange(n), split, truth, np.full(n, np.nan))
+    model = rng.random(n)
+    base = covariate_scores(rows, covariates)
+    both, _ = stacked_scores(rows, model, base)
+    test = split == "test"
+    for scores in (model, base, both):
+        assert compute("auroc", truth[test], scores[test]) == pytest.approx(0.5, abs=0.05)

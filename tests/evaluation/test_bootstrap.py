@@ -162,3 +162,21 @@ def test_interval__of_r2_and_auroc_covers_the_population_value():
         found = bootstrap_metrics(["auroc"], (label, rng.normal(label, 1)), np.arange(250), draws)["auroc"].interval()
         hits["auroc"] += found.lo <= separation <= found.hi
     assert all(0.91 <= count / 400 <= 0.985 for count in hits.values()), hits
+
+
+@pytest.mark.slow
+def test_paired_difference__of_two_arms_covers_the_truth_with_clustered_rows():
+    """Arms whose errors a subject shares, five rows each: the interval of the difference of their MAE covers it."""
+    rng = np.random.default_rng(11)
+    n, each, hits, repeats = 120, 5, 0, 400
+    subjects = np.repeat(np.arange(n), each)
+    truth_difference = np.sqrt(2 / np.pi) * (np.sqrt(1 + 0.5**2) - np.sqrt(1 + 0.25**2))
+    for _ in range(repeats):
+        shared = np.repeat(rng.normal(size=n), each)
+        error = [shared + rng.normal(0, sd, n * each) for sd in (0.5, 0.25)]
+        truth = np.zeros(n * each)
+        draws = draw_subjects(np.arange(n), 400, rng)
+        a, b = (bootstrap_metrics(["mae"], (truth, e), subjects, draws)["mae"] for e in error)
+        interval = paired_difference(a, b).interval()
+        hits += interval.lo <= truth_difference <= interval.hi
+    assert 0.92 <= hits / repeats <= 0.97

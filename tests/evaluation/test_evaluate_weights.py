@@ -142,7 +142,7 @@ def test_evaluate_weights__cox_head_gets_probabilities_and_a_group_audit(planted
     assert np.isnan(row(found, "late", "harrell_c").value)  # censored only
     assert any("none of" in flag["why"] and flag["target"] == "late" for flag in found.about["flags"])
     audited = {r["metric"] for r in found.audit if r["target"] == "hf"}
-    assert audited == {"harrell_c", f"observed_expected_at_{horizons[1]:g}", f"brier_at_{horizons[1]:g}"}
+    assert audited == {"harrell_c", f"observed_expected_at_{horizons[1]:g}"}
     assert set(found.tables["model"]["split"]) <= {"train", "val", "test"}
 
 
@@ -292,3 +292,35 @@ def test_flow__a_subject_with_another_usable_recording_is_not_lost(planted):
     assert sum(one["n"] for one in lost) == 9
     assert lost[-1] == {"why": "for other reasons", "n": 9 - MOST_REASONS}
     assert len(lost) == MOST_REASONS + 1
+
+
+def test_groups__intersections_of_two_columns(planted):
+    from ecgcmr.evaluation.group_columns import find_groups
+
+    cohort = Cohort.open(planted / "cohort")
+    found, left_out = find_groups(cohort, ["sex:age_band", "sex"])
+    assert not left_out
+    assert set(found["sex:age_band"].dropna()) == {f"{a}, {b}" for a in ("female", "male") for b in
+                                                   ("<45", "45-54", "55-64", "65-74", ">=75")}  # fmt: skip
+    with pytest.raises(ValueError, match="intersections of two columns at most"):
+        find_groups(cohort, ["sex:site:age_band"])
+    with pytest.raises(ValueError, match="no group column 'colour'"):
+        find_groups(cohort, ["sex:colour"])
+
+
+@pytest.mark.slow
+def test_evaluate_weights__of_a_cmr_encoder(tiny_cohort, tmp_path):
+    from pathlib import Path
+
+    from ecgcmr.training.config import load_config
+    from ecgcmr.training.run import finetune
+
+    recipe = Path(__file__).parents[2] / "configs" / "finetune" / "phenotypes.yaml"
+    small = ["objective.modality=cmr", "model.cmr.name=test_resnet.r160_in1k", "data.cmr.size=32", "train.max_steps=1",
+             "train.batch_size=8", "train.precision=no", "train.monitor=loss", "train.mode=min"]  # fmt: skip
+    folder = finetune(load_config(recipe, [*small, f"data.cohort={tiny_cohort}", f"out={tmp_path / 'run'}"]))
+    found = read_evaluation(evaluate_weights(folder / "weights", tiny_cohort, "default", tmp_path / "out", **FEW))
+    assert found.about["modality"] == "cmr"
+    assert found.about["arms"]["model"] == "CMR"
+    assert found.about["flow"][-1]["stage"] == "with a CMR that the model takes"
+    assert len(found.tables["model"]) == 4 * (found.about["flow"][-1]["n"] - found.about["flow"][-1]["parts"]["train"])
