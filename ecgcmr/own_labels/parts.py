@@ -215,3 +215,8 @@ def _few(values: Sequence[str]) -> str:
 def stored(cohort: Path) -> bool:
     """Whether the split was written already."""
     return (cohort / "splits" / f"{SPLIT}.json").is_file()
+
+
+def forget_parts(cohort: Path) -> None:
+    """Remove the split that was written, so that it is made anew."""
+    (cohort / "splits" / f"{SPLIT}.json").unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -17,7 +18,7 @@ from ecgcmr.cohort.tables import sha256
 from ecgcmr.hub.folder import write_text
 from ecgcmr.own_labels.labelled import label_cohort
 from ecgcmr.own_labels.outcome import evaluate_run, pack_run
-from ecgcmr.own_labels.parts import SPLIT, make_parts, parts_of_folds, stored, with_split_file
+from ecgcmr.own_labels.parts import SPLIT, forget_parts, make_parts, parts_of_folds, stored, with_split_file
 from ecgcmr.own_labels.recipe import Start, make_recipe, open_start, write_recipe
 from ecgcmr.own_labels.recordings import ingest_recordings
 from ecgcmr.own_labels.request import Bar, FinetuneRequest, FinetuneResult
@@ -29,6 +30,7 @@ from ecgcmr.training.run import finetune
 log = logging.getLogger(__name__)
 
 BEGUN = "finetune.json"
+_AFTER_READING = frozenset({"method", "overrides", "model", "model_sha256", "test_share", "val_share"})
 Say = Callable[[str], None]
 
 
@@ -96,8 +98,11 @@ def finetune_labels(
 def _begin(request: FinetuneRequest, start: Start) -> None:
     """Remember what the folder is for, and refuse to mix two jobs in it.
 
+    A job that has not begun to train may be changed, for instance because its table was corrected: then the ECGs are
+    read again only if what was read depends on the change.
+
     Raises:
-        ValueError: The folder holds the job of another request, or something else; names what differs.
+        ValueError: The folder holds a trained job of another request, or something else; names what differs.
     """
     identity = {
         **request.identity(),
@@ -105,20 +110,25 @@ def _begin(request: FinetuneRequest, start: Start) -> None:
         "split_file_sha256": sha256(request.split_file) if request.split_file is not None else None,
         "model_sha256": start.weights.config["sha256"],
     }
-    path = request.out / BEGUN
+    out, path = request.out, request.out / BEGUN
     now = json.loads(json.dumps(identity))
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
         different = sorted(key for key in now.keys() | before.keys() if now.get(key) != before.get(key))
-        if different:
+        if not different:
+            return
+        if (out / "run").exists():
             raise ValueError(
-                f"{request.out} holds the job of other arguments ({', '.join(different)} differ); repeat those to go "
-                "on with it, choose another --out, or delete the folder"
+                f"{out} holds the job of other arguments ({', '.join(different)} differ); repeat those to go on with "
+                "it, choose another --out, or delete the folder"
             )
-        return
-    if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
-        raise ValueError(f"{request.out} exists and is no folder of `ecgcmr finetune`; choose another --out")
-    request.out.mkdir(parents=True, exist_ok=True)
+        if not set(different) <= _AFTER_READING:
+            for name in ("cohort", "cohort.partial"):
+                shutil.rmtree(out / name, ignore_errors=True)
+        forget_parts(out / "cohort")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists and is no folder of `ecgcmr finetune`; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(now, indent=1) + "\n")
 
 

@@ -84,13 +84,33 @@ def test_finetune_labels__goes_on_where_it_was_killed(ask: Ask, monkeypatch: pyt
     assert (finetune_labels(request).weights / "model.safetensors").read_bytes() == weights
 
 
-def test_finetune_labels__another_job_in_the_same_folder_is_refused(ask: Ask) -> None:
-    with pytest.raises(ValueError, match="no column 'nothing'"):
-        finetune_labels(ask(label_columns=("nothing",)))
-    request = ask(label_columns=("hypertrophy",), ecg=ask().ecg, method="linear")
-    run_module._begin(request, run_module.open_start(request.model))
+def test_finetune_labels__a_job_may_be_changed_until_it_trains(
+    ask: Ask, example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake in the table is corrected and the same command repeated; no folder has to be deleted by hand."""
+    wrong = changed(example, tmp_path, lambda frame: frame.assign(hypertrophy=0))
+    with pytest.raises(ValueError, match="one class only"):
+        finetune_labels(ask(labels=wrong, label_columns=("hypertrophy",)))
+    monkeypatch.setattr(run_module, "finetune", stopped)
+    for values, reads_again in (({}, True), ({"method": "mlp", "test_share": 0.3}, False), ({"seed": 1}, True)):
+        request = ask(label_columns=("hypertrophy",), **values)
+        before = (request.out / "cohort" / "cohort.json").stat().st_mtime_ns if (request.out / "cohort").exists() else 0
+        with pytest.raises(KeyboardInterrupt):
+            finetune_labels(request)
+        assert ((request.out / "cohort" / "cohort.json").stat().st_mtime_ns != before) == reads_again
+        test = open_split(Cohort.open(request.out / "cohort"), "finetune").test
+        assert len(test) == (12 if "test_share" in values else 8)
+    (request.out / "run").mkdir()
     with pytest.raises(ValueError, match=r"holds the job of other arguments \(method, seed differ\)"):
-        finetune_labels(ask(label_columns=("hypertrophy",), method="mlp", seed=1))
+        finetune_labels(ask(label_columns=("hypertrophy",), method="mlp"))
+
+
+def test_finetune_labels__a_folder_of_something_else_is_refused(ask: Ask) -> None:
+    request = ask(label_columns=("hypertrophy",))
+    request.out.mkdir()
+    (request.out / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match="is no folder of `ecgcmr finetune`"):
+        finetune_labels(request)
 
 
 def test_finetune_labels__folds_of_the_table_are_kept(ask: Ask, example: Path, tmp_path: Path) -> None:
