@@ -27,7 +27,12 @@ _AT_A_TIME = 64
 
 
 def integrated_gradients(
-    model: LoadedModel, item: Any, target: Any, steps: int = 64, references: Sequence[Any] = ()
+    model: LoadedModel,
+    item: Any,
+    target: Any,
+    steps: int = 64,
+    references: Sequence[Any] = (),
+    tolerance: float = TOLERANCE,
 ) -> Explanation:
     """Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) from a baseline to the input.
 
@@ -42,6 +47,7 @@ def integrated_gradients(
         steps: Steps along the path (Gauss-Legendre).
         references: Recordings (or cines) that are the baselines instead; attributions are the mean over them (expected
             gradients, Erion et al. 2021, arXiv 1906.10670) and sum to f(x) minus the mean output of the references.
+        tolerance: Largest gap of the sum, as a share of the difference; ReLU towers converge slowly.
 
     Raises:
         ValueError: captum is not installed, the sum stays wrong, or as `prepare` and `resolve_target`.
@@ -67,14 +73,14 @@ def integrated_gradients(
         ]
         parts = torch.cat(given).detach().double().mean(dim=0).cpu().numpy()
         gap = abs(parts.sum() - (output - zero))
-        allowed = max(TOLERANCE * abs(output - zero), SMALLEST * max(abs(output), abs(zero)))
+        allowed = max(tolerance * abs(output - zero), SMALLEST * max(abs(output), abs(zero)))
         if gap <= allowed:
             break
         if steps >= _MOST_STEPS:
             raise ValueError(
                 f"integrated gradients of {chosen.name}: the attributions sum to {parts.sum():.4g}, but the output "
-                f"changes by {output - zero:.4g}, after {steps} steps: the output is too rough for this method; use "
-                "method='occlusion'"
+                f"changes by {output - zero:.4g}, after {steps} steps: the output is too rough for this "
+                "tolerance; allow more with tolerance=, or use method='occlusion'"
             )
         steps *= 2
     return Explanation(
