@@ -60,7 +60,7 @@ def test_waiting__is_the_share_of_time_without_data(load_s: float, step_s: float
     whole = time.perf_counter() - start
     assert low <= waiting.share <= high
     # No equality: on a busy machine the thread itself takes time to start and to end.
-    assert max(load_s, step_s) * 10 <= waiting.waited + waiting.worked <= whole
+    assert 0.8 * 10 * max(load_s, step_s) <= waiting.waited + waiting.worked <= whole
 
 
 def test_waiting__adds_up_over_epochs_and_counts_a_step_that_is_left_early() -> None:
