@@ -62,15 +62,16 @@ class Hearts:
 
     def truth(self, subject: int) -> dict[str, float]:
         """What is known of a subject of the cohort: label -> value, without what is missing."""
-        row = self.cohort.labels.loc[subject]
-        return {str(name): float(value) for name, value in row.items() if np.isfinite(value)}
+        names = list(self.cohort.labels.columns)
+        values = self.cohort.labels.loc[subject].to_numpy(dtype=np.float64)
+        return {name: float(value) for name, value in zip(names, values, strict=True) if np.isfinite(value)}
 
     def age_and_sex(self, subject: int) -> tuple[float | None, str | None]:
         """Age [years] and sex of a subject, None where unknown."""
-        table = self.cohort.subjects.set_index("subject")
-        age = float(table.at[subject, "age_years"]) if "age_years" in table else np.nan
-        sex = table.at[subject, "sex"] if "sex" in table else None
-        return (age if np.isfinite(age) else None), (str(sex) if isinstance(sex, str) else None)
+        known = self.cohort.subjects.set_index("subject").loc[[subject]]
+        ages = known["age_years"].dropna().to_numpy(dtype=np.float64) if "age_years" in known else np.array([])
+        sexes = known["sex"].dropna().astype(str).to_list() if "sex" in known else []
+        return (float(ages[0]) if len(ages) else None), (sexes[0] if sexes else None)
 
 
 def open_hearts(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,16 +96,15 @@ def read_covariates(path: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    readers: dict[str, Callable[..., pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
     if path.suffix not in readers:
         raise ValueError(f"{path}: covariates are read from .csv and .parquet")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
     try:
-        table: pd.DataFrame = readers[path.suffix](path)
+        return readers[path.suffix](path)
     except (ValueError, OSError) as error:  # of pandas and of pyarrow alike
         raise ValueError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from None
-    return table
 
 
 def describe(columns: Sequence[TabularColumn]) -> str:

@@ -67,19 +67,21 @@ def cross_correlation(target: Tensor, prediction: Tensor, weight: Tensor | None 
     Returns:
         (B, L); 0 where fewer than two samples count.
     """
-    if weight is None:
-        weight = torch.ones_like(target)
-    count = weight.sum(-1, keepdim=True)
+
+    def weighted(x: Tensor) -> Tensor:
+        return x if weight is None else x * weight
+
+    count = target.new_full((1,), target.shape[-1]) if weight is None else weight.sum(-1, keepdim=True)
     freedom = (count - 1).clamp(min=1)
 
     def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-        mean = (x * weight).sum(-1, keepdim=True) / count.clamp(min=1)
-        return mean, ((x - mean).square() * weight).sum(-1, keepdim=True) / freedom
+        mean = weighted(x).sum(-1, keepdim=True) / count.clamp(min=1)
+        return mean, weighted((x - mean).square()).sum(-1, keepdim=True) / freedom
 
     (mean_x, var_x), (mean_y, var_y) = moments(target), moments(prediction)
     x = (target - mean_x) * (var_x + _VARIANCE_EPS).rsqrt()
     y = (prediction - (var_y if legacy else mean_y)) * (var_y + _VARIANCE_EPS).rsqrt()
-    return ((x * y * weight).sum(-1) / freedom[..., 0]) * (count[..., 0] > 1)
+    return (weighted(x * y).sum(-1) / freedom[..., 0]) * (count[..., 0] > 1)
 
 
 class MaskedEcg(Objective):

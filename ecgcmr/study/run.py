@@ -132,7 +132,7 @@ def prepare(plan: Plan) -> None:
     """Run each preprocessing over the cohort once, so that the workers find it done."""
     from ecgcmr.cohort.dataset import DatasetOptions
     from ecgcmr.cohort.several_views import paired_dataset
-    from ecgcmr.training.data import open_source
+    from ecgcmr.training.sources import open_source
 
     seen = set()
     for job in plan.jobs:
@@ -144,7 +144,8 @@ def prepare(plan: Plan) -> None:
         if key not in seen:
             seen.add(key)
             options = DatasetOptions(ecg_dtype=data.ecg.dtype)
-            paired_dataset(data.cmr.views, source.cohort, source.split.train, pipelines, (), options)
+            for one in source.cohorts:
+                paired_dataset(data.cmr.views, one.cohort, one.split.train, pipelines, (), options)
 
 
 def _command(config: Path, out: Path, overrides: Sequence[str]) -> str:

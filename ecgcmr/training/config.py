@@ -110,6 +110,7 @@ class TrainConfig(StrictConfig):
         processes: Processes that must have started; None accepts what the launcher started.
         threads: Threads of each process on the CPU; None keeps what torch or the launcher chose.
         precision: auto (measured on this machine), bf16 or no (float32).
+        products: measured takes faster float32 products where their error is that of float32; exact changes nothing.
         log_every: Steps between rows of metrics.jsonl; None writes one row for each epoch.
         eval_every: Epochs between evaluations on the validation subjects.
         label_metrics: Compute r and AUROC of the labels at each evaluation, where the objective predicts labels.
@@ -142,6 +143,7 @@ class TrainConfig(StrictConfig):
     processes: int | None = Field(default=None, gt=0)
     threads: int | None = Field(default=None, gt=0)
     precision: Annotated[Literal["auto", "bf16", "no"], BeforeValidator(_yaml_no)] = "auto"
+    products: Literal["exact", "measured"] = "exact"
     log_every: int | None = Field(default=None, gt=0)
     eval_every: int = Field(default=1, gt=0)
     label_metrics: bool = True

@@ -68,7 +68,7 @@ def read_curves(path: Path) -> dict[str, Series]:
             continue
         for key, value in row.items():
             if key not in _NOT_DRAWN and _is_number(value):
-                curves.setdefault(key, {}).setdefault(str(event), []).append((float(step), float(value)))
+                curves.setdefault(key, {}).setdefault(str(event), []).append((float(str(step)), float(str(value))))
     return dict(sorted(curves.items(), key=lambda item: (item[0] != "loss", "val" not in item[1], item[0])))
 
 

@@ -33,6 +33,7 @@ from ecgcmr.training.learning_curves import draw_learning_curves
 from ecgcmr.training.loop import Feeds, Trainer
 from ecgcmr.training.precision import agree_on_precision
 from ecgcmr.training.probe import load_probe, probe_run
+from ecgcmr.training.products import float32_products
 from ecgcmr.training.progress import ProgressCallback, show_progress
 from ecgcmr.training.randomness import derive_seed
 from ecgcmr.training.rows import Rows, open_rows
@@ -135,7 +136,8 @@ def _run_in_folder(
         if state.is_main_process:
             start_folder(config)
             run_file.open()
-        _train(config, source, objective, (feeds, facts), (continues, progress if state.is_main_process else False))
+        with float32_products(config.train.products, state.device):
+            _train(config, source, objective, (feeds, facts), (continues, progress if state.is_main_process else False))
     return config.folder
 
 

@@ -1,8 +1,9 @@
-"""The tables of the pages about speed and scale are those of the results files, or say that nothing was measured."""
+"""The tables of the pages about speed and scale are those of the results files, or say that they are missing."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,8 +39,6 @@ def test_missing_numbers__are_said(tmp_path: Path) -> None:
 def test_targets__measure_and_fill_every_table_at_quick_sizes(tmp_path: Path) -> None:
     out = tmp_path / "performance.json"
     program = [sys.executable, str(ROOT / "benchmarks" / "targets.py"), "--out", str(out), "--rounds", "1"]
-    import os
-
     environment = os.environ | {"ECGCMR_BENCH_QUICK": "1", "PYTHONPATH": str(ROOT)}
     only = ["--only", "mae_64", "align", "embed", "loader_mae", "loader_align", "opening", "profile"]
     done = subprocess.run([*program, *only], env=environment, capture_output=True, text=True, timeout=280)

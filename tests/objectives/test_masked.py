@@ -150,3 +150,17 @@ def test_masked_ecg__crops_at_random_in_training_and_at_zero_in_evaluation() -> 
     torch.testing.assert_close(
         objective(batch, generator(3)).losses["mse"], objective(start, generator(3)).losses["mse"]
     )
+
+
+def test_cross_correlation__without_a_weight_is_bit_for_bit_that_of_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randn(3, 4, 250, generator=generator)
+    for legacy in (False, True):
+        found = []
+        for weight in (None, torch.ones_like(target)):
+            prediction = torch.randn(3, 4, 250, generator=torch.Generator().manual_seed(1)).requires_grad_()
+            value = cross_correlation(target, prediction, weight, legacy)
+            (gradient,) = torch.autograd.grad(value.sum(), prediction)
+            found.append((value, gradient))
+        assert torch.equal(found[0][0], found[1][0])
+        assert torch.equal(found[0][1], found[1][1])

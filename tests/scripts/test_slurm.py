@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+Batch = Callable[..., subprocess.Popen[str]]
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "configs" / "slurm").glob("*.sbatch"))
 
@@ -52,7 +54,6 @@ def cluster(tmp_path: Path) -> dict[str, str]:
     for name, program in (("srun", SRUN), ("scontrol", SCONTROL)):
         (tools / name).write_text(program.format(python=sys.executable))
         (tools / name).chmod(0o755)
-    (tools / "python").symlink_to(sys.executable)
     python = str(Path(sys.executable).parent)
     return os.environ | {
         "PATH": f"{tools}:{python}:{os.environ['PATH']}",
@@ -74,43 +75,59 @@ def words(cohort: Path, out: Path, *more: str) -> list[str]:
     return ["configs/pretrain/ecg_mae.yaml", f"data.cohort={cohort}", *small, *run, *more]
 
 
-def batch(file: str, *arguments: str, environment: dict[str, str]) -> subprocess.Popen[str]:
-    command = ["bash", str(ROOT / "configs" / "slurm" / file), *arguments]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+@pytest.fixture
+def batch() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start an sbatch file; whatever is left of it at the end of the test is killed."""
+    jobs: list[subprocess.Popen[str]] = []
+
+    def start(file: str, *arguments: str, environment: dict[str, str]) -> subprocess.Popen[str]:
+        command = ["bash", str(ROOT / "configs" / "slurm" / file), *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        job = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, start_new_session=True, **pipes)  # type: ignore[call-overload]
+        jobs.append(job)
+        return job
+
+    yield start
+    for job in jobs:
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
+
+
+def wait_for(job: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+    """Wait until something has happened, at most three minutes; a job that ends before is a failure with its words."""
+    deadline = time.monotonic() + 180
+    while not happened():
+        assert job.poll() is None, job.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.mark.slow
 @pytest.mark.ddp
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("processes", [1, 2])
 def test_preempted_job__is_requeued_and_goes_on(
-    processes: int, cluster: dict[str, str], tiny_cohort: Path, tmp_path: Path
+    processes: int, cluster: dict[str, str], batch: Batch, tiny_cohort: Path, tmp_path: Path
 ) -> None:
     cluster["SLURM_NTASKS"] = str(processes)
-    folder = tmp_path / "run"
+    folder, srun = tmp_path / "run", Path(cluster["SRUN_PID"])
     arguments = words(tiny_cohort, folder, "train.log_every=1")
+    metrics, log = folder / "metrics.jsonl", folder / "train.log"
     job = batch("run.sbatch", *arguments, environment=cluster)
-    deadline = time.monotonic() + 120
-    while not ((folder / "metrics.jsonl").is_file() and (folder / "metrics.jsonl").stat().st_size):
-        assert job.poll() is None, job.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.kill(int(Path(cluster["SRUN_PID"]).read_text()), signal.SIGTERM)
+    wait_for(job, lambda: metrics.is_file() and metrics.stat().st_size > 0)
+    os.kill(int(srun.read_text()), signal.SIGTERM)
     said, _ = job.communicate(timeout=120)
     assert job.returncode == 0, said
     assert Path(cluster["REQUEUED"]).read_text() == f"requeue {cluster['SLURM_JOB_ID']}\n"
     done = json.loads((folder / "checkpoints" / "last" / "meta.json").read_text())
     assert done["world_size"] == processes
-    # max_steps is part of the schedule, so the next job is not told another one: it is stopped again a little later.
-    Path(cluster["SRUN_PID"]).unlink()
+    srun.unlink()
     job = batch("run.sbatch", *arguments, environment=cluster)
-    while f"continues at step {done['position']['step']}" not in (folder / "train.log").read_text():
-        assert job.poll() is None, job.communicate()[0]
-        assert time.monotonic() < deadline + 120
-        time.sleep(0.1)
-    time.sleep(1)
-    os.kill(int(Path(cluster["SRUN_PID"]).read_text()), signal.SIGTERM)
+    wait_for(job, lambda: f"continues at step {done['position']['step']} of" in log.read_text())
+    rows = metrics.read_bytes().count(b"\n")
+    wait_for(job, lambda: metrics.read_bytes().count(b"\n") > rows)
+    os.kill(int(srun.read_text()), signal.SIGTERM)
     job.communicate(timeout=120)
     again = json.loads((folder / "checkpoints" / "last" / "meta.json").read_text())
     assert again["position"]["step"] > done["position"]["step"]
@@ -118,7 +135,7 @@ def test_preempted_job__is_requeued_and_goes_on(
 
 @pytest.mark.slow
 def test_sweep__takes_its_line_and_fails_with_the_programs_code(
-    cluster: dict[str, str], tiny_cohort: Path, tmp_path: Path
+    cluster: dict[str, str], batch: Batch, tiny_cohort: Path, tmp_path: Path
 ) -> None:
     recipe, *changes = words(tiny_cohort, tmp_path / "not this one", "train.max_steps=1")
     lines = tmp_path / "sweep.txt"

@@ -37,16 +37,15 @@ def fused(make_config: MakeConfig, **dotted: Any) -> RunConfig:
     return make_config(**{**fields, **dotted})
 
 
-@pytest.fixture(scope="module")
-def weights(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights whose head reads age, sex and hypertension beside the ECG."""
-    from conftest import SMALL
+_FUSED: list[Path] = []
 
-    from ecgcmr.training.config import check_config
 
-    tree = {**SMALL, "objective": {"name": "supervised"}, "out": str(tmp_path_factory.mktemp("fused") / "run")}
-    tree["data"] = {**SMALL["data"], "cohort": str(tiny_cohort), "labels": ["LVEDV", "LVM"], "tabular": TABULAR}
-    return finetune(check_config(tree, "the test")) / "weights"
+@pytest.fixture
+def weights(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights whose head reads age, sex and hypertension beside the ECG; made once."""
+    if not _FUSED:
+        _FUSED.append(finetune(fused(make_config, out=str(tmp_path_factory.mktemp("fused") / "run"))) / "weights")
+    return _FUSED[0]
 
 
 def table_of(cohort: Cohort) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ecgcmr.cohort.batch import Batch
-from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.training.bench.presets import run_config
 from ecgcmr.training.bench.scaling import Work
 from ecgcmr.training.bench.stages import COUNTED, TrainingStep, build, flops_of_step
@@ -19,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 def saved_bytes(step: TrainingStep, batch: Batch) -> float:
-    """Count what a forward pass under bfloat16 keeps for the backward pass, storages once, without weights [bytes].
+    """Count what a forward pass under bfloat16 keeps for the backward pass, each storage once, no weights [bytes].
 
     On the CPU attention keeps its weights, which the fused kernel of a GPU does not: an upper bound there.
     """
@@ -58,13 +56,11 @@ def count_work(preset: str, stage: str, cohort: Path) -> Work:
         flops=flops,
         parameters=float(sum(p.numel() for p in objective.parameters() if p.requires_grad)),
         saved_bytes=(large - small) / COUNTED,
-        read_bytes=float(_read_bytes(dataset)),
+        read_bytes=float(_read_bytes(dataset.batch([0]))),
         projection=config.model.projection.out if stage == "align" else 0,
     )
 
 
-def _read_bytes(dataset: PairedDataset) -> int:
+def _read_bytes(one: Batch) -> int:
     """Bytes of one sample in the prepared arrays: ECG in two bytes, CMR in one."""
-    ecg = 2 * math.prod(dataset.ecg_shape) if dataset.ecg_pipeline is not None else 0
-    cmr = math.prod(dataset.cmr_shape) if dataset.cmr_pipeline is not None else 0
-    return ecg + cmr
+    return 2 * one["ecg"].numel() + one["cmr"].numel()

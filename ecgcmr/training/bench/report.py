@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from ecgcmr.hub.folder import write_text
 from ecgcmr.models.config import StrictConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
 Precision = Literal["fp32", "bf16"]
 
 

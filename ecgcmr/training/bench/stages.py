@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ecgcmr.cohort.batch import Batch
-from ecgcmr.cohort.dataset import PairedDataset
+from ecgcmr.cohort.mixture import AnyDataset
 from ecgcmr.cohort.sampler import BatchSampler
 from ecgcmr.models.pieces import encode
 from ecgcmr.objectives.base import Objective
@@ -20,12 +20,13 @@ from ecgcmr.objectives.registry import build_objective
 from ecgcmr.training.bench.flops import count_flops
 from ecgcmr.training.bench.machine import synchronize
 from ecgcmr.training.config import RunConfig
-from ecgcmr.training.data import check_labels, find_facts, open_feeds, open_source
+from ecgcmr.training.data import check_labels, find_facts, open_feeds
 from ecgcmr.training.evaluate import to_device
 from ecgcmr.training.losses import reduce_losses
 from ecgcmr.training.optim import build_optimizer
 from ecgcmr.training.prefetch import prefetch
 from ecgcmr.training.randomness import torch_generator
+from ecgcmr.training.sources import open_source
 
 COUNTED = 2
 """Samples of the pass whose operations are counted; contrastive losses want at least two."""
@@ -91,7 +92,7 @@ class Embedding:
         self.embed(batch)
 
 
-def build(config: RunConfig) -> tuple[Objective, PairedDataset]:
+def build(config: RunConfig) -> tuple[Objective, AnyDataset]:
     """Open the data of a run and build its objective with random weights.
 
     Raises:
@@ -106,7 +107,7 @@ def build(config: RunConfig) -> tuple[Objective, PairedDataset]:
     return build_objective(config.objective, config.model, facts), dataset
 
 
-def endless(dataset: PairedDataset, batch_size: int) -> Iterator[Any]:
+def endless(dataset: AnyDataset, batch_size: int) -> Iterator[Any]:
     """Give places of one epoch after the other, in the order of a run."""
     sampler = BatchSampler(len(dataset), batch_size, seed=0)
     while True:
@@ -114,7 +115,7 @@ def endless(dataset: PairedDataset, batch_size: int) -> Iterator[Any]:
 
 
 def time_steps(
-    step: Callable[[Batch], None], dataset: PairedDataset, batch_size: int, device: torch.device, seconds: float
+    step: Callable[[Batch], None], dataset: AnyDataset, batch_size: int, device: torch.device, seconds: float
 ) -> Timing:
     """Run steps for a while, fed by the prefetching loader of a run.
 
@@ -156,7 +157,7 @@ def time_in_memory(step: Callable[[Batch], None], batch: Batch, device: torch.de
     return Timing(tuple(taken), 0.0)
 
 
-def flops_of_step(objective: Objective, config: RunConfig, dataset: PairedDataset, device: torch.device) -> float:
+def flops_of_step(objective: Objective, config: RunConfig, dataset: AnyDataset, device: torch.device) -> float:
     """Count the operations of a step for each sample, forward and backward."""
     step = TrainingStep(objective, config, device, low=False)
     batch = to_device(dataset.batch(range(COUNTED)), device)
@@ -165,7 +166,7 @@ def flops_of_step(objective: Objective, config: RunConfig, dataset: PairedDatase
     return found
 
 
-def flops_of_embedding(embedding: Embedding, dataset: PairedDataset) -> float:
+def flops_of_embedding(embedding: Embedding, dataset: AnyDataset) -> float:
     """Count the operations of an embedding for each sample."""
     batch = to_device(dataset.batch(range(1)), embedding.device)
     return count_flops(lambda: embedding.embed(batch), backward=False)
