@@ -118,7 +118,9 @@ def finetune_on_labels(
     unknown = sorted(options.keys() - known)
     if unknown:
         raise ValueError(f"unknown option {unknown[0]!r}; known: {', '.join(sorted(known))}")
-    request = FinetuneRequest(out=Path(out), model=str(model), labels=None if labels is None else Path(labels), **options)
+    request = FinetuneRequest(
+        out=Path(out), model=str(model), labels=None if labels is None else Path(labels), **options
+    )
     return finetune_labels(request, say or log.info)
 
 

@@ -40,7 +40,7 @@ class Figure:
         title: Short title above the figure.
     """
 
-    content: str | bytes
+    content: str | bytes = field(repr=False)
     alt: str
     caption: str = ""
     size: Size = "panel"
@@ -73,18 +73,15 @@ class Figure:
         out, suffix = Path(path), ".svg" if isinstance(self.content, str) else ".png"
         if out.suffix != suffix:
             raise ValueError(f"{out}: this figure is written as {suffix}")
-        if isinstance(self.content, bytes):
-            data = self.content
-        else:
-            data = _on_paper(self.markup()).encode()
+        data = self.content if isinstance(self.content, bytes) else _on_paper(self.markup()).encode()
         partial = out.with_name(f".{out.name}.partial")
         partial.write_bytes(data)
         partial.replace(out)
         return out
 
     def _repr_svg_(self) -> str | None:
-        """What a notebook draws."""
-        return self.markup(f"n{uuid.uuid4().hex[:8]}") if isinstance(self.content, str) else None
+        """What a notebook draws; on white, because a notebook may be dark."""
+        return _on_paper(self.markup(f"n{uuid.uuid4().hex[:8]}")) if isinstance(self.content, str) else None
 
     def _repr_png_(self) -> bytes | None:
         """What a notebook draws of a PNG."""

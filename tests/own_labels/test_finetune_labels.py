@@ -221,7 +221,9 @@ def test_finetune_labels__outcomes_of_a_cohort(ask: Ask, tiny_cohort: Path, tmp_
     assert sorted(path.name for path in tiny_cohort.iterdir() if path.name != "cache") == before
 
 
-def test_finetune_on_labels__takes_text_and_lists_and_says_which_options_there_are(example: Path, tmp_path: Path) -> None:
+def test_finetune_on_labels__takes_text_and_lists_and_says_which_options_there_are(
+    example: Path, tmp_path: Path
+) -> None:
     told: list[str] = []
     arguments = {
         "ecg": str(example / "ecg"),
