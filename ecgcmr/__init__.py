@@ -18,6 +18,7 @@ _WHERE = {
     "build_gallery": "ecgcmr.evaluation.neighbours.build",
     "explain": "ecgcmr.evaluation.explain.front",
     "find_neighbours": "ecgcmr.evaluation.neighbours.query",
+    "finetune_on_labels": "ecgcmr.own_labels.run",
     "list_models": "ecgcmr.hub.catalogue",
     "load_model": "ecgcmr.hub",
     "open_study": "ecgcmr.cmr.readers",
@@ -29,7 +30,7 @@ _NAMES = {"read_ecg": "open_ecg", "read_cine": "open_cine"}
 
 __all__ = [
     "Cine", "Cohort", "EcgRecording", "Gallery", "__version__", "build_gallery", "explain", "find_neighbours",
-    "list_models", "load_model", "open_study", "read_cine", "read_ecg", "sanity_check",
+    "finetune_on_labels", "list_models", "load_model", "open_study", "read_cine", "read_ecg", "sanity_check",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from ecgcmr.evaluation.neighbours.query import find_neighbours
     from ecgcmr.hub import load_model
     from ecgcmr.hub.catalogue import list_models
+    from ecgcmr.own_labels.run import finetune_on_labels
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import matplotlib
@@ -70,15 +71,25 @@ def draw_overview(path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    """Draw both figures."""
-    FIGURES.mkdir(exist_ok=True)
-    draw_overview(FIGURES / "overview.png")
-    sheet = FIGURES / "sheet.png"
-    draw_sheet(sheet, seed=1)
-    with Image.open(sheet) as full:
+def draw_small_sheet(path: Path) -> None:
+    """The figure sheet at half its size, in 128 colors."""
+    draw_sheet(path, seed=1)
+    with Image.open(path) as full:
         small = full.convert("RGB").resize((full.width // 2, full.height // 2), Image.Resampling.LANCZOS)
-        small.quantize(128).save(sheet, optimize=True)
+        small.quantize(128).save(path, optimize=True)
+
+
+def main() -> None:
+    """Draw both figures, or one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=FIGURES, help="folder of the figures")
+    parser.add_argument("--only", choices=("overview", "sheet"), help="draw one of the two")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    if given.only != "sheet":
+        draw_overview(given.out / "overview.png")
+    if given.only != "overview":
+        draw_small_sheet(given.out / "sheet.png")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ecgcmr.cohort.recipe import CmrFiles, EcgFiles, Parts, Recipe, Table
+from ecgcmr.cohort.recipe import CmrFiles, Column, EcgFiles, Parts, Recipe, Table
 
 QC_MODES = ("keep", "drop", "report")
 BACKENDS = ("loky", "dask")
@@ -33,6 +33,8 @@ class IngestOptions:
         date_column: Column of the labels with the day of the recording.
         label_columns: Columns to take as labels; empty for all that can be.
         group_columns: Columns to take as groups.
+        sex_column: Column of the labels with the sex; a column of that name is found only where all columns are read.
+        age_column: Column of the labels with the age [years]; likewise.
         only_labelled: Leave out files that the labels do not know.
         subject_regex: Its first group, found in the relative path, is the item's key instead of the file's stem.
         cmr_level: Depth of the folders under `cmr` that hold one study each.
@@ -69,6 +71,8 @@ class IngestOptions:
     date_column: str | None = None
     label_columns: tuple[str, ...] = ()
     group_columns: tuple[str, ...] = ()
+    sex_column: str | None = None
+    age_column: str | None = None
     only_labelled: bool = False
     subject_regex: str | None = None
     cmr_level: int = 1
@@ -162,6 +166,8 @@ class IngestOptions:
                 subject=self.subject_column,
                 item=self.item_column,
                 date=self.date_column,
+                sex=None if self.sex_column is None else Column(column=self.sex_column),
+                age=None if self.age_column is None else Column(column=self.age_column),
                 fold=self.split_column,
                 groups=self.group_columns,
                 labels=self.label_columns,

@@ -41,6 +41,16 @@ def add_values(table: pd.DataFrame, specs: Sequence[LabelSpec]) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame(added, index=table.index)], axis=1) if added else table
 
 
+def categories_of(names: Sequence[str], specs: Sequence[LabelSpec]) -> list[LabelSpec]:
+    """The categories whose values NAME=VALUE are among names, unless a label of its own is called so."""
+    wanted = set(names) - {spec.name for spec in specs}
+    return [
+        spec
+        for spec in specs
+        if spec.kind == "category" and not wanted.isdisjoint(value_label(spec.name, value) for value in spec.values)
+    ]
+
+
 @dataclass(frozen=True)
 class LabelStatistics:
     """Distribution of one label, in original units.

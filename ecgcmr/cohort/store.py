@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ecgcmr.cmr.cine import Cine
-from ecgcmr.cohort.labels import add_values, with_values
+from ecgcmr.cohort.labels import add_values, categories_of, with_values
 from ecgcmr.cohort.packing import unpack_ecg, unpack_pixels
 from ecgcmr.cohort.schema import ADDED_COLUMNS, ARRAY_FILES, TABLES, CohortSchema, LabelSpec, read_schema
 from ecgcmr.cohort.tables import read_table
@@ -80,13 +80,17 @@ class Cohort:
 
         Args:
             name: "subjects", "recordings", "studies" or "labels"; labels are indexed by subject, for every subject.
-            wanted: Names of columns.
+            wanted: Names of columns, or NAME=VALUE of a category.
 
         Raises:
             ValueError: A column is missing.
         """
         if name in self.__dict__:  # it was read as a whole before
             return self.__dict__[name][list(wanted)]
+        if name == "labels" and (of := categories_of(wanted, self.schema.labels)):
+            made = with_values(of).keys() - {spec.name for spec in self.schema.labels}
+            stored = [*(one for one in wanted if one not in made), *(spec.name for spec in of)]
+            return add_values(self.columns("labels", list(dict.fromkeys(stored))), of)[list(wanted)]
         path, keys = self.path / f"{name}.parquet", ["subject"] * (name == "labels")
         table = read_table(path, list(dict.fromkeys([*keys, *wanted])))
         missing = [column for column in (*keys, *wanted) if column not in table]

@@ -12,6 +12,7 @@ _PUBLIC = {
     "FinetuneRequest": "request",
     "FinetuneResult": "request",
     "finetune_labels": "run",
+    "finetune_on_labels": "run",
     "read_own_labels": "table",
 }
 __all__ = sorted(_PUBLIC)

@@ -56,6 +56,8 @@ def ingest_recordings(
             item_column=None if own.is_subject else own.key_column,
             label_columns=tuple(spec.name for spec in own.specs),
             group_columns=request.group_columns,
+            sex_column="sex" if "sex" in own.about else None,
+            age_column="age_years" if "age_years" in own.about else None,
             only_labelled=True,
             subject_regex=request.path_pattern,
             split_column=own.fold_column if folds else None,

@@ -17,9 +17,13 @@ METHODS = ("full", "linear", "attention", "mlp", "lp-ft")
 TEST_SHARE, VAL_SHARE = 0.2, 0.15
 
 
+_PATHS = ("out", "labels", "ecg", "cohort", "split_file")
+_LISTS = ("label_columns", "group_columns", "leads", "overrides")
+
+
 @dataclass(frozen=True)
 class FinetuneRequest:
-    """How to fine-tune on own labels.
+    """How to fine-tune on own labels. Paths may be given as text, and names as any sequence of texts.
 
     Attributes:
         out: Folder of all that is written.
@@ -80,6 +84,23 @@ class FinetuneRequest:
     allow_unmatched: bool = False
     overrides: tuple[str, ...] = ()
     evaluation: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Bring what a notebook writes, text for a path and a list for a tuple, to the types of the fields.
+
+        Raises:
+            ValueError: One text where several are expected, of which each letter would be taken for a name.
+        """
+        for name in _PATHS:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
+        for name in _LISTS:
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise ValueError(f"{name}={value!r}: expected a list of texts, such as [{value!r}]")
+            if value is not None:
+                object.__setattr__(self, name, tuple(value))
+        object.__setattr__(self, "model", str(self.model))
 
     def check(self) -> None:
         """Refuse what contradicts itself or names what is not there.
@@ -142,6 +163,16 @@ class FinetuneResult:
     results: Path
     predictions: Path
     notes: tuple[str, ...] = ()
+
+    @property
+    def evaluation(self) -> Path:
+        """Folder of the evaluation, for `read_evaluation` and `headline_table`."""
+        return self.results.parent
+
+    @property
+    def cohort(self) -> Path:
+        """The labelled cohort, as it was read."""
+        return self.out / "cohort"
 
 
 def run_name(out: Path) -> str:

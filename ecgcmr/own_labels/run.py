@@ -7,6 +7,8 @@ import logging
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,6 +95,35 @@ def finetune_labels(
         predictions=evaluation / "predictions.parquet",
         notes=tuple(notes),
     )
+
+
+def finetune_on_labels(
+    labels: str | Path | None, model: str | Path, out: str | Path, say: Say | None = None, **options: Any
+) -> FinetuneResult:
+    """Fine-tune on own labels, in one call: `ecgcmr finetune` for notebooks and programs.
+
+    Args:
+        labels: Table of labels, CSV; None takes labels that the cohort has.
+        model: Weights to start from: a released name, `local-dir:PATH`, or a folder.
+        out: Folder of all that is written; with an unfinished job of the same arguments the job goes on.
+        say: Gets each sentence that a reader must know, `print` for instance; None logs them.
+        **options: Further fields of `FinetuneRequest`: `ecg` or `cohort`, `label_columns`, `method`, ...
+
+    Returns:
+        Where everything is.
+
+    Raises:
+        ValueError: There is no such option; names those there are. Otherwise as `finetune_labels`.
+        FileNotFoundError: A file or folder is not there.
+    """
+    known = {field.name for field in fields(FinetuneRequest)} - {"labels", "model", "out"}
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        raise ValueError(f"unknown option {unknown[0]!r}; known: {', '.join(sorted(known))}")
+    request = FinetuneRequest(
+        out=Path(out), model=str(model), labels=None if labels is None else Path(labels), **options
+    )
+    return finetune_labels(request, say or log.info)
 
 
 def _begin(request: FinetuneRequest, start: Start) -> None:

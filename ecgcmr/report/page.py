@@ -23,6 +23,7 @@ DISCLAIMER = (
     "Research software, not a medical device. Numbers from the simulated cohort come from a test bench whose truth is "
     "known; they are not evidence about patients."
 )
+_RIM = 0.02  # white around a figure in a file of its own, as a part of its width
 Size = Literal["panel", "half", "wide"]
 
 
@@ -39,7 +40,7 @@ class Figure:
         title: Short title above the figure.
     """
 
-    content: str | bytes
+    content: str | bytes = field(repr=False)
     alt: str
     caption: str = ""
     size: Size = "panel"
@@ -52,6 +53,39 @@ class Figure:
             raise ValueError(f"figure {self.alt[:40]!r}: text content must be SVG markup")
         if isinstance(self.content, bytes) and not self.content.startswith(b"\x89PNG"):
             raise ValueError(f"figure {self.alt[:40]!r}: bytes must be a PNG image")
+
+    def markup(self, ids: str = "f0") -> str:
+        """SVG markup whose element ids begin with `ids`, which must differ between the figures of a page.
+
+        Raises:
+            ValueError: The figure is a PNG.
+        """
+        if isinstance(self.content, bytes):
+            raise ValueError(f"figure {self.alt[:40]!r} is a PNG, not SVG")
+        return self.content.replace(UNIQUE, ids)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the figure to a file of its own: .svg on white paper, or .png, as its content is.
+
+        Raises:
+            ValueError: The suffix is not that of the content; names it.
+        """
+        out, suffix = Path(path), ".svg" if isinstance(self.content, str) else ".png"
+        if out.suffix != suffix:
+            raise ValueError(f"{out}: this figure is written as {suffix}")
+        data = self.content if isinstance(self.content, bytes) else _on_paper(self.markup()).encode()
+        partial = out.with_name(f".{out.name}.partial")
+        partial.write_bytes(data)
+        partial.replace(out)
+        return out
+
+    def _repr_svg_(self) -> str | None:
+        """What a notebook draws; on white, because a notebook may be dark."""
+        return _on_paper(self.markup(f"n{uuid.uuid4().hex[:8]}")) if isinstance(self.content, str) else None
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook draws of a PNG."""
+        return self.content if isinstance(self.content, bytes) else None
 
 
 @dataclass(frozen=True)
@@ -215,8 +249,18 @@ def anchor(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
+def _on_paper(markup: str) -> str:
+    """SVG markup on white, with a rim of white."""
+    head, rest = markup.split(">", 1)
+    width, height = (float(word) for word in head.split('viewBox="0 0 ')[1].split('"')[0].split())
+    rim = _RIM * width
+    box = f'viewBox="{-rim:.5g} {-rim:.5g} {width + 2 * rim:.5g} {height + 2 * rim:.5g}"'
+    head = re.sub(r'viewBox="[^"]*"', box, head)
+    return f'{head}><rect x="{-rim:.5g}" y="{-rim:.5g}" width="100%" height="100%" fill="#fff"/>{rest}\n'
+
+
 def _drawing(figure: Figure, index: int) -> Markup:
     if isinstance(figure.content, str):
-        return Markup(figure.content.replace(UNIQUE, f"f{index}"))
+        return Markup(figure.markup(f"f{index}"))
     data = base64.b64encode(figure.content).decode("ascii")
     return Markup(f'<img alt="{escape(figure.alt, quote=True)}" src="data:image/png;base64,{data}">')

@@ -85,6 +85,8 @@ def test_occlusion__of_a_lead_that_the_model_ignores_is_zero(linear, pair):
     assert (by_lead["V1":"V6"] == 0).all()
     assert np.allclose(by_lead, (weight * x).sum(dim=1), atol=1e-4)
     windows = occlusion(model, pair[0], target, by="window", window_ms=250)
+    assert np.allclose(windows.by_lead(), (weight * x).sum(dim=1), atol=1e-3)
+    windows = occlusion(model, pair[0], target, by="window", window_ms=250)
     exact = (weight * x).reshape(12, 8, 25).sum(dim=2).numpy()
     assert np.allclose(windows.values[:, ::25], exact, atol=1e-4)
     assert (windows.values[6:] == 0).all()

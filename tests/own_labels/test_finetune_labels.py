@@ -16,6 +16,7 @@ import ecgcmr
 from ecgcmr.cohort.splits import open_split
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.cohort.validate import validate_cohort
+from ecgcmr.evaluation.evaluated import headline_table
 from ecgcmr.evaluation.predictions import read_predictions
 from ecgcmr.evaluation.results import read_results
 from ecgcmr.own_labels import FinetuneRequest, finetune_labels
@@ -41,7 +42,11 @@ def test_finetune_labels__numbers_diagnoses_and_types_at_once(ask: Ask, example:
     cohort = Cohort.open(result.out / "cohort")
     assert not validate_cohort(cohort.path)
     assert (len(cohort), len(cohort.recordings)) == (40, 50)
-    assert {"sex", "age_years"} <= set(cohort.subjects)
+    rows = pd.read_csv(example / "labels_more.csv").drop_duplicates("subject")
+    assert sorted(zip(cohort.subjects["sex"], cohort.subjects["age_years"], strict=True)) == sorted(
+        zip(rows["sex"], rows["age"].astype(float), strict=True)
+    )
+    assert headline_table(result.evaluation)[0]["age + sex"] != "–", "the baseline that the ECG has to beat"
     table = read_predictions(result.predictions)
     split = open_split(cohort, "finetune")
     assert set(table[table["split"] == "test"]["subject"]) == set(split.test)
@@ -234,3 +239,25 @@ def test_finetune_labels__outcomes_of_a_cohort(ask: Ask, tiny_cohort: Path, tmp_
     pd.testing.assert_series_equal(cohort.subjects["age_years"], Cohort.open(tiny_cohort).subjects["age_years"])
     assert "harrell_c" in set(read_results(result.results)["metric"])
     assert sorted(path.name for path in tiny_cohort.iterdir() if path.name != "cache") == before
+
+
+def test_finetune_on_labels__takes_text_and_lists_and_says_which_options_there_are(
+    example: Path, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    arguments = {
+        "ecg": str(example / "ecg"),
+        "label_columns": ["hypertrophy"],
+        "method": "linear",
+        "overrides": ["train.epochs=1", "train.precision=no"],
+        "evaluation": {"n_draws": 20, "n_permutations": 20},
+    }
+    labels, out = str(example / "labels_more.csv"), str(tmp_path / "out")
+    result = ecgcmr.finetune_on_labels(labels, "ecg_nano_aligned", out, told.append, **arguments)
+    assert result.notes == tuple(told[: len(result.notes)])
+    assert result.cohort.is_dir()
+    assert (result.evaluation / "predictions.parquet") == result.predictions
+    with pytest.raises(ValueError, match=r"unknown option 'methd'; known: .*method"):
+        ecgcmr.finetune_on_labels(labels, "ecg_nano_aligned", out, methd="linear")
+    with pytest.raises(ValueError, match=r"label_columns='LVM': expected a list of texts"):
+        ecgcmr.finetune_on_labels(labels, "ecg_nano_aligned", out, label_columns="LVM")

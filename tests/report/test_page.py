@@ -1,10 +1,12 @@
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from ecgcmr.drawing.svg import Svg, png
+from ecgcmr.ecg.leads import LEADS
 from ecgcmr.ecg.recording import EcgRecording
 from ecgcmr.report.ecg_paper import ecg_paper
 from ecgcmr.report.page import DISCLAIMER, Figure, Headline, LegendEntry, Section, Table, build_report, paragraphs
@@ -136,3 +138,29 @@ def test_arm_styles__contrast_on_white_is_at_least_three():
 
 def test_svg__label_is_the_alt_text():
     assert 'aria-label="what"' in str(Svg(1, 1, "what"))
+
+
+def test_figure__is_saved_on_white_and_drawn_in_notebooks(tmp_path):
+    svg = Svg(200, 100, "A line.")
+    svg.line((0, 0), (200, 100))
+    figure = Figure(str(svg), "A line.")
+    text = figure.save(tmp_path / "line.svg").read_text()
+    root = ElementTree.fromstring(text)
+    assert root.get("viewBox") == "-4 -4 208 108"
+    assert root[0].get("fill") == "#fff"
+    assert figure._repr_png_() is None
+    assert ElementTree.fromstring(figure._repr_svg_()).get("aria-label") == "A line."
+    with pytest.raises(ValueError, match=r"line.png: this figure is written as .svg"):
+        figure.save(tmp_path / "line.png")
+    gray = Figure(png(np.zeros((2, 2), np.uint8)), "Gray.")
+    assert gray.save(tmp_path / "gray.png").read_bytes() == gray._repr_png_() == gray.content
+    assert gray._repr_svg_() is None
+    assert {path.name for path in tmp_path.iterdir()} == {"line.svg", "gray.png"}
+
+
+def test_markup__ids_of_two_figures_differ():
+    trace = EcgRecording(np.zeros((12, 500)), 100.0, LEADS)
+    paper = ecg_paper(trace)
+    ids = [set(re.findall(r'id="([^"]+)"', paper.markup(name))) for name in ("a", "b")]
+    assert ids[0]
+    assert not ids[0] & ids[1]

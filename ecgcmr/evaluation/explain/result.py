@@ -90,11 +90,16 @@ class Explanation:
         return "cmr" if self.axes == CMR_AXES else "both"
 
     def by_lead(self) -> pd.Series:
-        """Attribution of each lead: the effect of leaving it out, or the sum of its attributions over time."""
+        """Attribution of each lead: the effects of what was taken away in it, or the sum of its attributions over time.
+
+        Values of occlusion repeat the effect of a region at each of its samples, so it is regions that are summed.
+        """
         if self.modality != "ecg":
             raise ValueError(f"{self.method} explains {', '.join(self.axes)}: there are no leads to sum over")
-        whole = {region.lead: region.effect for region in self.regions if region.name == "lead"}
-        sums = self.values.sum(axis=1) if not whole else [whole[lead] for lead in self.leads]
+        if self.regions:
+            sums = [sum(region.effect for region in self.regions if region.lead == lead) for lead in self.leads]
+        else:
+            sums = self.values.sum(axis=1).tolist()
         return pd.Series(np.asarray(sums), index=list(self.leads), name=self.unit)
 
     def effects(self) -> pd.DataFrame:
