@@ -57,15 +57,18 @@ def test_page__every_command_runs(page: Path, tmp_path: Path) -> None:
         "ECGCMR_SHARED_DATA": str(shared),
         "PYTHONPATH": str(ROOT),
     }
-    text = page.read_text()
-    if "ECGCMR_SHARED_DATA" in text and not shared.is_dir():
-        pytest.skip(f"{page.name} works on real files, which are not here: set ECGCMR_SHARED_DATA")
+    left_out = 0
     for kind, block in blocks(page):
+        if "ECGCMR_SHARED_DATA" in block and not shared.is_dir():
+            left_out += 1
+            continue
         program = ["bash", "-euo", "pipefail", "-c", shell(block)] if kind == "bash" else [sys.executable, "-c", block]
         done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (
             f"{page.name}:\n{block}\n--- stdout\n{done.stdout[-3000:]}\n--- stderr\n{done.stderr[-3000:]}"
         )
+    if left_out:
+        pytest.skip(f"{left_out} block(s) of {page.name} need real files, which are not here: set ECGCMR_SHARED_DATA")
 
 
 def test_pages__relative_links_resolve() -> None:
