@@ -149,18 +149,24 @@ def finetune_arm(context: DemoContext, arm: Arm, report: Report) -> None:
             continue
         if _same_as_first(context, arm, "finetune", count, seed):
             continue
-        name = f"finetune/{arm.key}-{context.name_count(count)}-{seed}"
-        # A label draw is part of the split that the encoder was pretrained on: its held-out subjects are the same.
-        start = {"init__ecg": str(context.weights(str(arm.run))), "init__allow_other_split": True, "optim__lr": 3e-4}
-        init = {} if arm is SCRATCH else start
-        values = {"seed": context.seed + seed, "name": f"{arm.key}-{context.name_count(count)}-{seed}", **init}
-        steps = context.preset.steps_for(count)
-        learning.supervise(context, name, split_name(context, count, seed), TARGETS, steps, **values)
+        name = tune(context, arm, count, seed)
         split = open_split(cohort, split_name(context, count, seed))
         scored = np.concatenate([split.val, split.test])
         found = predict_run(context, name, cohort, scored)
         order = np.searchsorted(found.subjects, scored)
         write_predictions(path, _table(split, scored, found.labels[order], found.values[order]))
+
+
+def tune(context: DemoContext, arm: Arm, count: int | None, seed: int, report: Report | None = None) -> str:
+    """Train the ECG encoder of an arm and a head on one label draw, unless that is done; the name of the run."""
+    name = f"finetune/{arm.key}-{context.name_count(count)}-{seed}"
+    # A label draw is part of the split that the encoder was pretrained on: its held-out subjects are the same.
+    start = {"init__ecg": str(context.weights(str(arm.run))), "init__allow_other_split": True, "optim__lr": 3e-4}
+    init = {} if arm is SCRATCH else start
+    values = {"seed": context.seed + seed, "name": f"{arm.key}-{context.name_count(count)}-{seed}", **init}
+    split, steps = split_name(context, count, seed), context.preset.steps_for(count)
+    learning.supervise(context, name, split, TARGETS, steps, report, **values)
+    return name
 
 
 def predict_run(context: DemoContext, name: str, cohort: Cohort, subjects: NDArray[np.int64]) -> Embeddings:

@@ -39,10 +39,12 @@ LANES = (
     (Task("ecg_mae", 260), Task("mae_aligned", 260, needs=("cmr_simclr",))),
     (Task("cmr_simclr", 50), Task("aligned", 260), Task("scratch", 210)),
 )
+TUNING = ((Task("phenotypes", 1),), (Task("outcomes", 1),))
+"""The main arm with all labels: its measurements and diagnoses beside its incident outcomes."""
 
 
 def _work(name: str) -> Callable[[DemoContext, Report], Any]:
-    from ecgcmr.demo import arms, learning
+    from ecgcmr.demo import arms, evaluating, learning
 
     return {
         "ecg_mae": learning.pretrain_ecg,
@@ -50,6 +52,8 @@ def _work(name: str) -> Callable[[DemoContext, Report], Any]:
         "mae_aligned": lambda context, report: learning.align(context, report, "mae_aligned", "ecg_mae"),
         "aligned": lambda context, report: learning.align(context, report, "aligned", None),
         "shuffled": lambda context, report: learning.align_shuffled(context, report, "shuffled"),
+        "phenotypes": evaluating.tune_phenotypes,
+        "outcomes": evaluating.tune_outcomes,
         "scratch": lambda context, report: arms.finetune_arm(context, SCRATCH, report),
     }[name]
 

@@ -93,20 +93,40 @@ def align_shuffled(context: DemoContext, report: Report, name: str, **values: An
     align(context, report, name, "ecg_mae", shuffled, **values)
 
 
-def supervise(context: DemoContext, run: str, split: str, labels: tuple[str, ...], steps: int, **values: Any) -> None:
-    """Train encoder and head on the labelled subjects of a split; nothing to do when the run is complete."""
+def supervise(
+    context: DemoContext,
+    run: str,
+    split: str,
+    labels: tuple[str, ...],
+    steps: int,
+    report: Report | None = None,
+    recipe_name: str = "supervised",
+    **values: Any,
+) -> None:
+    """Train encoder and head on the labelled subjects of a split; nothing to do when the run is complete.
+
+    Args:
+        context: The demo.
+        run: Name of the run folder.
+        split: Name of the split.
+        labels: Labels to learn.
+        steps: Most optimizer steps.
+        report: Told the progress.
+        recipe_name: `supervised`, or `outcomes` for labels with follow-up.
+        **values: Other changes of the recipe, as `recipe` takes them.
+    """
     if context.weights(run).exists():
         return
     config = recipe(
         context,
-        "supervised",
+        recipe_name,
         run,
         data__split=split,
         data__labels=list(labels),
         train__max_steps=steps,
         **values,
     )
-    finetune(config, resume=context.run(run).exists(), progress=False)
+    finetune(config, resume=context.run(run).exists(), progress=_share(report) if report else False)
 
 
 def _pretrain(config: RunConfig, report: Report) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.cohort.store import Cohort
@@ -14,21 +16,20 @@ from ecgcmr.evaluation.retrieval import top_matches
 from ecgcmr.hub import load_weights
 from ecgcmr.models.ecg_mae import EcgDecoder, EcgMae
 from ecgcmr.models.ecg_vit import EcgViT
-from ecgcmr.report import rank_histogram, reconstruction_figure, retrieval_example
+from ecgcmr.report import playing_gallery, playing_heart, rank_histogram, reconstruction_figure
 from ecgcmr.report.cine_strip import StripOptions, cine_strip
 from ecgcmr.report.ecg_paper import ecg_paper
 from ecgcmr.report.page import Figure
-from ecgcmr.report.retrieval_figure import Example
 
 FRAMES = ("end-diastole", "mid-systole", "end-systole")
 MASK_RATIO = 0.75
+N_MATCHES = 5
 
 
 def subject_figures(context: DemoContext, subject: int) -> list[Figure]:
     """One subject: the ECG on paper and the three frames that the CMR encoder sees."""
     cohort = Cohort.open(context.cohort)
-    recording = int(np.flatnonzero(cohort.recordings["subject"] == subject)[0])
-    study = int(np.flatnonzero(cohort.studies["subject"] == subject)[0])
+    recording, study = first_row(cohort.recordings, subject), first_row(cohort.studies, subject)
     options = StripOptions(names=FRAMES)
     return [
         ecg_paper(cohort.recording(recording), title="What the ECG encoder sees: ten seconds, twelve leads"),
@@ -70,39 +71,39 @@ def retrieval_figures(context: DemoContext, n_examples: int = 2) -> list[Figure]
     assert ecg.projection is not None, "an aligned run has projections"
     assert cmr.projection is not None, "an aligned run has projections"
     queries, candidates = ecg.projection[ecg.rows(who)], cmr.projection[cmr.rows(who)]
-    # Not the best cases: the queries at the first and second third of the ranks.
-    order = np.argsort(both[0].ranks, kind="stable")
-    chosen = [int(order[(k + 1) * len(order) // (n_examples + 1)]) for k in range(n_examples)]
+    chosen = typical_queries(both[0].ranks, n_examples)
     return figures + [_example(context, who, (queries, candidates), query, both[0].ranks) for query in chosen]
+
+
+def typical_queries(ranks: NDArray[np.float64], n: int) -> list[int]:
+    """Not the best cases: the queries that cut the ranks (N,) into n + 1 parts."""
+    order = np.argsort(ranks, kind="stable")
+    return [int(order[(k + 1) * len(order) // (n + 1)]) for k in range(n)]
 
 
 def _example(
     context: DemoContext, who: np.ndarray, space: tuple[np.ndarray, np.ndarray], query: int, ranks: np.ndarray
 ) -> Figure:
     cohort = Cohort.open(context.cohort)
-    best = top_matches(space[0][query], space[1], 5)
-    recording = int(np.flatnonzero(cohort.recordings["subject"] == who[query])[0])
-    ecg = cohort.recording(recording)
-    place = np.flatnonzero(best == query)
     labels = cohort.labels
-    shown = [*best, *([] if len(place) else [query])]
-    notes = [(f"{labels.loc[who[k], 'LVEDV']:.0f} ml", f"{labels.loc[who[k], 'LVM']:.0f} g") for k in shown]
-    example = Example(
-        ecg=ecg.samples[ecg.leads.index("II")],
-        rate_hz=ecg.rate_hz,
-        frames=[_diastole(cohort, int(who[k])) for k in best],
-        true_place=int(place[0]) if len(place) else None,
-        rank=round(float(ranks[query])),
-        gallery=len(who),
-        true_frame=None if len(place) else _diastole(cohort, int(who[query])),
-        notes=notes,
+    best = top_matches(space[0][query], space[1], N_MATCHES)
+    ecg = cohort.recording(first_row(cohort.recordings, int(who[query])))
+    hearts = []
+    for k in [*best, *([] if query in best else [query])]:
+        subject = int(who[k])
+        notes = [f"LVEDV {labels.loc[subject, 'LVEDV']:.0f} ml", f"LVM {labels.loc[subject, 'LVM']:.0f} g"]
+        cine = cohort.cine(first_row(cohort.studies, subject), masks=False)
+        rank = None if k in best else round(float(ranks[query]))
+        hearts.append(playing_heart(cine, notes, own=bool(k == query), rank=rank))
+    trace = ecg.samples[ecg.leads.index("II")]
+    return playing_gallery(
+        hearts, trace, ecg.rate_hz, title=f"Query: the ECG of subject {who[query]}", gallery=len(who)
     )
-    return retrieval_example(example, title=f"Query: the ECG of subject {who[query]}")
 
 
-def _diastole(cohort: Cohort, subject: int) -> np.ndarray:
-    study = int(np.flatnonzero(cohort.studies["subject"] == subject)[0])
-    return np.asarray(cohort.cine(study, masks=False).pixels[0, 0])
+def first_row(table: pd.DataFrame, subject: int) -> int:
+    """Row of the first recording or study of a subject."""
+    return int(np.flatnonzero(table["subject"] == subject)[0])
 
 
 def example_subject(context: DemoContext) -> int:

@@ -17,6 +17,7 @@ class DemoPreset:
         align_steps: Optimizer steps of each alignment.
         finetune_steps: Most optimizer steps of a supervised run at each of `label_counts`; early stopping may end it
             sooner. More labels need more steps: a rival that was not trained long enough would be no rival.
+        outcome_steps: Most optimizer steps of the run that learns incident outcomes.
         label_counts: Numbers of labelled training subjects to compare at; None stands for all.
         draws: Number of label draws (seeds).
         gallery: Number of held-out subjects in the retrieval gallery.
@@ -31,6 +32,7 @@ class DemoPreset:
     cmr_steps: int
     align_steps: int
     finetune_steps: tuple[int, ...]
+    outcome_steps: int
     label_counts: tuple[int | None, ...] = (100, 400, None)
     draws: int = 3
     gallery: int = 200
@@ -52,9 +54,9 @@ class DemoPreset:
 
 PRESETS: dict[str, DemoPreset] = {
     "quick": DemoPreset(
-        "quick", 400, 40, 20, 40, (30, 30, 40), label_counts=(50, 100, None), gallery=80, bootstrap_draws=300
+        "quick", 400, 40, 20, 40, (30, 30, 40), 30, label_counts=(50, 100, None), gallery=80, bootstrap_draws=300
     ),
-    "standard": DemoPreset("standard", 4000, 1200, 150, 420, (150, 300, 600)),
+    "standard": DemoPreset("standard", 4000, 1200, 150, 420, (150, 300, 600), 250),
     "full": DemoPreset(
         "full",
         n_subjects=12000,
@@ -62,6 +64,7 @@ PRESETS: dict[str, DemoPreset] = {
         cmr_steps=1500,
         align_steps=4000,
         finetune_steps=(400, 800, 4000),
+        outcome_steps=2000,
         draws=5,
         finetune_pretrained=True,
         shuffled_control=True,

@@ -18,7 +18,8 @@ def run_demo(out: Path, preset: str, seed: int = 0, workers: int = 0, console: C
     """Run the whole job on a simulated cohort.
 
     Args:
-        out: Folder for the cohort, runs, predictions, results.json and report.html.
+        out: Folder for the cohort, runs, predictions, results.json, report.html and, in `evaluation/`, what
+            `ecgcmr evaluate` writes of the fine-tuned model, with pages that the report links to.
         preset: `quick`, `standard` or `full`.
         seed: Seed of the whole demo.
         workers: Processes that simulate; 0 takes one for each core.
@@ -49,7 +50,7 @@ def run_demo(out: Path, preset: str, seed: int = 0, workers: int = 0, console: C
 
 def demo_stages(context: DemoContext) -> list[Stage]:
     """The stages; shares are seconds of a standard demo on two cores."""
-    from ecgcmr.demo import arms, compare, groups, lanes, learning, report
+    from ecgcmr.demo import arms, compare, evaluating, lanes, learning, report
 
     def simulate(tell: Report) -> None:
         learning.simulate(context, tell)
@@ -65,10 +66,6 @@ def demo_stages(context: DemoContext) -> list[Stage]:
         for number, arm in enumerate(tuned):
             arms.finetune_arm(context, arm, partial(_within, tell, number, len(tuned)))
 
-    def compare_all(tell: Report) -> None:
-        compare.compare(context, tell)
-        groups.audit_demo(context)
-
     def align_shuffled(tell: Report) -> None:
         learning.align_shuffled(context, tell, SHUFFLED.key)
 
@@ -76,13 +73,15 @@ def demo_stages(context: DemoContext) -> list[Stage]:
         Stage("simulate", "simulate paired hearts", 90, simulate),
         Stage("learn", "pretrain, align, train the rival", 520, lambda tell: lanes.learn(context, tell)),
         Stage("probe", "probe the encoders", 100, probe_all),
-        Stage("compare", "compare with intervals", 20, compare_all),
+        Stage("tune", "fine-tune on all labels", 70, lambda tell: lanes.learn(context, tell, lanes.TUNING)),
+        Stage("evaluate", "evaluate the fine-tuned model", 40, lambda tell: evaluating.evaluate_main(context, tell)),
+        Stage("compare", "compare with intervals", 20, lambda tell: compare.compare(context, tell)),
         Stage("report", "write the report", 10, lambda tell: report.write_report(context)),
     ]
     if context.preset.shuffled_control:
         stages.insert(2, Stage("shuffled", "align shuffled pairs (control)", 150, align_shuffled))
     if context.preset.finetune_pretrained:
-        stages.insert(-2, Stage("finetune", "fine-tune the encoders", 500, tune_pretrained))
+        stages.insert(-4, Stage("finetune", "fine-tune the encoders", 500, tune_pretrained))
     return stages
 
 

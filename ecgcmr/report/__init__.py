@@ -18,11 +18,11 @@ _PUBLIC = {
     "explain_sections": ("check_section", "explanation_section", "neighbour_section"),
     "explained": ("explained_frames", "explained_paper", "wave_bars"),
     "label_efficiency": ("label_efficiency_figure",),
-    "page": ("Figure", "Headline", "LegendEntry", "Section", "Table", "build_report"),
+    "page": ("Figure", "Headline", "LegendEntry", "PageLink", "Section", "Table", "build_report"),
     "palette": ("ArmStyle", "arm_styles"),
     "playing_cines": ("playing_gallery", "playing_heart"),
     "reconstruction": ("reconstruction_figure",),
-    "retrieval_figure": ("rank_histogram", "recall_bars", "retrieval_example"),
+    "retrieval_figure": ("rank_histogram", "recall_bars"),
     "sections": ("difference_sections", "headline_results", "label_efficiency_sections", "results_table_section"),
 }
 _WHERE = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -25,6 +25,7 @@ DISCLAIMER = (
 )
 _RIM = 0.02  # white around a figure in a file of its own, as a part of its width
 Size = Literal["panel", "half", "wide"]
+_PAGE_PATH = r"(?:[\w-]+/)*[\w-]+\.html"
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,28 @@ class LegendEntry:
 
 
 @dataclass(frozen=True)
+class PageLink:
+    """A link to another page that lies in the same folder or below it: the only link that may leave a page.
+
+    Attributes:
+        path: Relative path of the page, with slashes; it goes down only, so that a copied folder stays whole.
+        label: Text of the link.
+    """
+
+    path: str
+    label: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(_PAGE_PATH, self.path):
+            raise ValueError(
+                f"link to {self.path!r}: expected the relative path of a page below, such as evaluation/report.html "
+                "(letters, digits, - and _)"
+            )
+        if not self.label.strip():
+            raise ValueError(f"link to {self.path!r} has no text")
+
+
+@dataclass(frozen=True)
 class Section:
     """A section of the page.
 
@@ -131,6 +154,7 @@ class Section:
         tables: Tables below the figures.
         legend: Styles of the arms in these figures.
         code: Commands, as a block that scrolls in its box.
+        pages: Links to pages that belong to this one, below the text.
     """
 
     title: str
@@ -139,6 +163,7 @@ class Section:
     tables: Sequence[Table] = ()
     legend: Sequence[LegendEntry] = ()
     code: str = ""
+    pages: Sequence[PageLink] = ()
 
 
 @dataclass(frozen=True)
@@ -214,9 +239,11 @@ def report_html(
         raise ValueError(
             f"{name} would have {size / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f} MB; use fewer figures"
         )
-    outside = re.search(r"<(?:script|link|iframe)\b|\b(?:src|href)=[\"'](?!data:image/|#)|url\((?!#)", html)
+    # A link to a page below loads nothing until the reader follows it, and then a file of the same folder.
+    loads = re.sub(rf'<a class="page" href="{_PAGE_PATH}">', "", html)
+    outside = re.search(r"<(?:script|link|iframe)\b|\b(?:src|href)=[\"'](?!data:image/|#)|url\((?!#)", loads)
     if outside:
-        raise ValueError(f"{name} would load from outside: ...{html[outside.start() : outside.start() + 60]}...")
+        raise ValueError(f"{name} would load from outside: ...{loads[outside.start() : outside.start() + 60]}...")
     return html
 
 

@@ -34,15 +34,20 @@ class PlayingHeart:
         cycle_ms: Time for all frames [ms].
         notes: Short lines below it.
         own: Whether it is the query's own study.
+        rank: Its place in the whole gallery, where that is not its place in the row: of an own study that is drawn
+            behind the nearest because it is not among them.
     """
 
     frames: NDArray[np.uint8]
     cycle_ms: float
     notes: Sequence[str] = ()
     own: bool = False
+    rank: int | None = None
 
 
-def playing_heart(cine: Cine, notes: Sequence[str] = (), own: bool = False, crop_mm: float = CROP_MM) -> PlayingHeart:
+def playing_heart(
+    cine: Cine, notes: Sequence[str] = (), own: bool = False, crop_mm: float = CROP_MM, rank: int | None = None
+) -> PlayingHeart:
     """Cut the heart out of the middle slice of a cine.
 
     A cine of the whole cycle plays at its own heart rate; one of a few systolic frames plays there and back.
@@ -63,7 +68,7 @@ def playing_heart(cine: Cine, notes: Sequence[str] = (), own: bool = False, crop
         gray = np.concatenate([gray, gray[-2:0:-1]])
     elif np.isfinite(times).all() and times[-1] > times[0]:
         cycle = float((times[-1] - times[0]) * len(times) / (len(times) - 1))
-    return PlayingHeart(gray, cycle, tuple(notes), own)
+    return PlayingHeart(gray, cycle, tuple(notes), own, rank)
 
 
 def playing_gallery(
@@ -90,7 +95,10 @@ def playing_gallery(
     if not hearts:
         raise ValueError("a gallery of playing hearts needs at least one")
     of = f" of {gallery}" if gallery else ""
-    label = f"The {len(hearts)} most similar hearts{of}, as playing short-axis cines, most similar first."
+    nearest = sum(heart.rank is None for heart in hearts)
+    label = f"The {nearest} most similar hearts{of}, as playing short-axis cines, most similar first."
+    places = [heart.rank or i for i, heart in enumerate(hearts, 1) if heart.own]
+    label += f" The query's own study is at rank {places[0]}{of}." if places else ""
     side, gap = 132.0, 8.0
     top = 92.0 if ecg is not None else 8.0
     lines = max(len(heart.notes) for heart in hearts)
@@ -105,13 +113,14 @@ def playing_gallery(
         x = 8 + i * (side + gap)
         rules.append(_place(svg, heart, i, (x, top, side)))
         color = GOOD if heart.own else INK
-        place = f"{i + 1}. own study" if heart.own else f"{i + 1}."
+        place = f"{heart.rank or i + 1}." + (" own study" if heart.own else "")
         svg.text(x, top + side + 16, place, font_size=12.5, font_weight=600, fill=color)
         for row, line in enumerate(heart.notes):
             svg.text(x, top + side + 31 + _LINE * row, line, font_size=11, fill=MUTED)
     svg.raw("</g>")
     svg.raw(f"<style>{''.join(rules)}{_still()}</style>")
     caption = "Each heart beats at its own rate where the cine holds a whole cycle. Point at them to hold them."
+    caption = (f"Own study at rank {places[0]}{of}, framed in green. " if places else "") + caption
     return Figure(str(svg), label, caption, "wide", title)
 
 

@@ -1,96 +1,19 @@
-"""Retrieval in pictures: an ECG and the studies that the model finds for it; ranks against chance."""
+"""Retrieval in pictures: ranks against chance. The hearts themselves are in `playing_cines`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ecgcmr.drawing.axes import Panel, round_ticks
-from ecgcmr.drawing.svg import GRID, INK, MUTED, Svg, polyline, to_gray
+from ecgcmr.drawing.svg import GRID, INK, MUTED, Svg
 from ecgcmr.report.page import Figure
-from ecgcmr.report.palette import GOOD, ArmStyle
+from ecgcmr.report.palette import ArmStyle
 
 WIDTH, HEIGHT = 360.0, 270.0
-NOTE_LINE = 14.0  # height of a line below a match
 _BLUE = "#0a5ea8"
-
-
-@dataclass(frozen=True)
-class Example:
-    """One query.
-
-    Attributes:
-        ecg: Lead of the query to draw (T,).
-        rate_hz: Its sampling rate [Hz].
-        frames: Frames of the best matches, best first, each (H, W).
-        true_place: Place of the subject's own study among them (0 is best), or None when it is not among them.
-        rank: Rank of the own study in the whole gallery, 1 is best.
-        gallery: Size of the gallery.
-        true_frame: Frame of the own study, drawn at the end when it is not among the matches.
-        notes: Some short lines for each match, such as its LVEDV.
-    """
-
-    ecg: ArrayLike
-    rate_hz: float
-    frames: Sequence[NDArray[np.generic]]
-    true_place: int | None
-    rank: int
-    gallery: int
-    true_frame: NDArray[np.generic] | None = None
-    notes: Sequence[Sequence[str]] = ()
-
-
-def retrieval_example(example: Example, lead: str = "II", title: str = "") -> Figure:
-    """Draw the query ECG and below it the frames of the best matches; the subject's own study is framed and named."""
-    frames = [np.asarray(frame, dtype=np.float64) for frame in example.frames]
-    if not frames:
-        raise ValueError("a retrieval example needs at least one match")
-    extra = example.true_place is None and example.true_frame is not None
-    if extra:
-        frames = [*frames, np.asarray(example.true_frame, dtype=np.float64)]
-    width, gap = 400.0, 7.0
-    side = (width - gap * (len(frames) - 1)) / max(len(frames), 5)
-    where = (
-        f"at place {example.true_place + 1}"
-        if example.true_place is not None
-        else f"not among the first {len(example.frames)}"
-    )
-    label = (
-        f"Query ECG (lead {lead}) and the {len(example.frames)} most similar of {example.gallery} cardiac MRI studies; "
-        f"the subject's own study is {where} (rank {example.rank})."
-    )
-    n_lines = max((len(lines) for lines in example.notes), default=0)
-    svg = Svg(width, 96 + side + 24 + NOTE_LINE * n_lines, label)
-    _query(svg, np.asarray(example.ecg, dtype=np.float64), example.rate_hz, lead)
-    # Each study has its own gray scale: scanners have no common unit.
-    for i, frame in enumerate(frames):
-        x, y = i * (side + gap), 96.0
-        svg.image(to_gray(frame), (x, y, side, side))
-        own = i == example.true_place or (extra and i == len(frames) - 1)
-        if own:
-            svg.add(
-                "rect", x=x + 1.5, y=y + 1.5, width=side - 3, height=side - 3, fill="none", stroke=GOOD, stroke_width=4
-            )
-            svg.add("rect", x=x, y=y + side - 17, width=side, height=17, fill=GOOD)
-            svg.text(x + side / 2, y + side - 5, "own study", font_size=11.5, fill="#fff", text_anchor="middle")
-        place = f"{example.rank}." if extra and i == len(frames) - 1 else f"{i + 1}."
-        svg.text(x, y + side + 17, place, font_size=12.5, fill=GOOD if own else INK, font_weight=600 if own else None)
-        for row, line in enumerate(example.notes[i] if i < len(example.notes) else ()):
-            svg.text(x, y + side + 32 + NOTE_LINE * row, line, font_size=11, fill=MUTED)
-    caption = f"Own study at rank {example.rank} of {example.gallery}; framed in green."
-    return Figure(str(svg), label, caption, "half", title)
-
-
-def _query(svg: Svg, ecg: NDArray[np.float64], rate_hz: float, lead: str) -> None:
-    n = min(len(ecg), round(5 * rate_hz))
-    low, high = np.nanpercentile(ecg[:n], [0.1, 99.9])
-    x = 28 + np.arange(n) / n * (svg.width - 28)
-    y = 8 + 72 * (1 - np.clip((ecg[:n] - low) / max(high - low, 1e-9), -0.05, 1.05))
-    svg.add("path", d=polyline(x, y), fill="none", stroke=INK, stroke_width=1.4)
-    svg.text(0, 48, lead, font_size=12.5, font_weight=600)
 
 
 def rank_histogram(ranks: ArrayLike, gallery: int, title: str = "", bins: int = 20) -> Figure:

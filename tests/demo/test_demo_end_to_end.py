@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from ecgcmr.cli.main import app
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.demo.context import DIAGNOSES, MEASUREMENTS
-from ecgcmr.demo.groups import AUDITED
+from ecgcmr.demo.evaluating import OUTCOMES
 from ecgcmr.demo.presets import PRESETS, DemoPreset
+from ecgcmr.evaluation.evaluated import read_evaluation
 
 ROW = ["arm", "protocol", "n_labels", "target", "metric", "value", "lo", "hi", "n_subjects", "seed", "compared_to"]
 PROBED = ("ecg_mae", "aligned", "mae_aligned", "cmr", "shuffled")
@@ -27,6 +28,7 @@ TINY = DemoPreset(
     cmr_steps=2,
     align_steps=3,
     finetune_steps=(3, 3),
+    outcome_steps=3,
     label_counts=(10, None),
     draws=2,
     gallery=12,
@@ -87,16 +89,17 @@ def test_demo__runs_to_the_report_and_only_once(tmp_path: Path, monkeypatch: pyt
         assert str(out / name) in done.output
     check_results(out)
     check_report(out)
-    check_audit(out)
+    check_evaluations(out)
     assert {path.name for path in (out / "runs").iterdir()} == {*RUNS, "finetune"}
     assert not list(out.rglob("*.partial"))
     stages = list(json.loads((out / "stages.json").read_text()))
     before = everything(out)
     again = CliRunner().invoke(app, command, catch_exceptions=False)
     assert again.exit_code == 0
-    assert stages == ["simulate", "learn", "shuffled", "probe", "finetune", "compare", "report"]
+    assert stages == ["simulate", "learn", "shuffled", "probe", "finetune", "tune", "evaluate", "compare", "report"]
     assert again.output.count("done before") == len(stages)
     assert everything(out) == before
+    check_killed_evaluation(out, command)
 
 
 def check_results(out: Path) -> None:
@@ -115,31 +118,61 @@ def check_results(out: Path) -> None:
             assert row["value"] <= row["hi"] + 1e-9, row
 
 
-def check_audit(out: Path) -> None:
-    """Every group column of the cohort, with its groups; a group of fewer than ten subjects shows no number."""
-    rows = json.loads((out / "audit.json").read_text())
+def check_evaluations(out: Path) -> None:
+    """Both runs on the held-out subjects, by what `ecgcmr evaluate` calls: all targets, all groups of the cohort."""
     columns = set(Cohort.open(out / "cohort").schema.group_columns)
     assert columns >= {"sex", "age_band", "bmi_band", "scanner", "site", "group"}
-    assert {(row["target"], row["attribute"]) for row in rows} == {(t, c) for t in AUDITED for c in columns}
-    groups = [row for row in rows if row["level"] != "gap"]
-    for target, column in {(row["target"], row["attribute"]) for row in rows}:
-        sizes = [row["n_subjects"] for row in groups if (row["target"], row["attribute"]) == (target, column)]
-        assert sum(sizes) == TEST
-    small = [row for row in groups if row["n_subjects"] < 10]
-    assert small
-    assert all(row["value"] is None and row["prevalence"] is None for row in small)
+    for name, targets in (("phenotypes", (*MEASUREMENTS, *DIAGNOSES)), ("outcomes", OUTCOMES)):
+        found = read_evaluation(out / "evaluation" / name)
+        assert tuple(target["name"] for target in found.about["targets"]) == targets
+        assert found.about["test_subjects"] == TEST
+        assert found.about["covariates"]["names"] == ["age", "sex", "BMI"]
+        assert found.about["settings"]["n_draws"] == TINY.bootstrap_draws
+        assert {row["attribute"] for row in found.audit} | set(found.about["groups_left_out"]) == columns
+        small = [row for row in found.audit if row["level"] != "gap" and row["n_subjects"] < 10]
+        assert small
+        assert all(row["value"] is None and row["prevalence"] is None for row in small)
+    # Where the demo fine-tunes every arm, the evaluated model is that of the main arm, and no second one beside it.
+    about = read_evaluation(out / "evaluation" / "phenotypes").about
+    weights = json.loads((out / "runs" / "finetune" / "mae_aligned-all-0" / "weights" / "config.json").read_text())
+    assert about["weights"]["sha256"] == weights["sha256"]
+    assert (about["split"]["name"], about["split"]["how"]["labels"]) == ("labels_all_draw0", TRAIN)
+
+
+def check_killed_evaluation(out: Path, command: list[str]) -> None:
+    """Killed after the first evaluation: that one is kept, the other is made again, with the same numbers."""
+    outcomes, kept = out / "evaluation" / "outcomes", out / "evaluation" / "phenotypes" / "results.json"
+    before, time = (outcomes / "results.json").read_bytes(), kept.stat().st_mtime_ns
+    page = (out / "report.html").read_bytes()
+    marks = json.loads((out / "stages.json").read_text())
+    (out / "stages.json").write_text(json.dumps({k: v for k, v in marks.items() if k not in ("evaluate", "report")}))
+    for gone in (outcomes / "evaluation.json", outcomes / "results.json", out / "report.html"):
+        gone.unlink()
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    assert (outcomes / "results.json").read_bytes() == before
+    assert kept.stat().st_mtime_ns == time
+    cost = rb"<tr><td>[a-z]+</td><td>\d+ s</td><td>[\d,]+ MiB</td></tr>"
+    assert re.sub(cost, b"", (out / "report.html").read_bytes()) == re.sub(cost, b"", page)
 
 
 def check_report(out: Path) -> None:
     page = (out / "report.html").read_text()
     assert len(page) < 5e6
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
+    links = re.findall(r"""(?:src|href)=["'](?!data:|#)([^"']+)""", page)
+    assert links == [f"evaluation/{name}/report.html" for name in ("phenotypes", "outcomes")]
+    for link in links:
+        assert "Reporting items (TRIPOD+AI)" in (out / link).read_text()
+    assert "@keyframes" in page  # hearts that beat
     for words in (
         "MAE + aligned",
         "CMR encoder (ceiling)",
         "Aligned on shuffled pairs (control)",
         "LV mass [g]",
-        "Groups and calibration",
+        "What the ECG adds to age, sex and BMI",
+        "ECG minus age + sex + BMI",  # six validation subjects are too few to combine the two
+        "Incident outcomes",
+        "What the nearest hearts tell",
+        "What one output rests on",
         "Label efficiency: fine-tuned encoders",
         "Limits",
     ):

@@ -28,6 +28,7 @@ SMALL = DemoPreset(
     cmr_steps=96,
     align_steps=320,
     finetune_steps=(1, 1, 1),
+    outcome_steps=1,
     gallery=200,
     shuffled_control=True,
 )

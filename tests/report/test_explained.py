@@ -144,6 +144,22 @@ def test_playing_gallery__rests_for_who_asks_for_it_and_loads_nothing():
         playing_gallery([])
 
 
+def test_playing_gallery__tells_the_rank_of_the_own_study():
+    def places(figure):
+        return re.findall(r">(\d+\.(?: own study)?)<", figure.content)
+
+    others = [playing_heart(cine(3)) for _ in range(2)]
+    among = playing_gallery([others[0], playing_heart(cine(3), own=True)], gallery=40)
+    assert places(among) == ["1.", "2. own study"]
+    assert "The 2 most similar hearts of 40" in among.alt
+    assert "own study is at rank 2 of 40" in among.alt
+    behind = playing_gallery([*others, playing_heart(cine(3), own=True, rank=31)], gallery=40)
+    assert places(behind) == ["1.", "2.", "31. own study"]
+    assert "The 2 most similar hearts of 40" in behind.alt
+    assert behind.caption.startswith("Own study at rank 31 of 40")
+    assert "own study" not in playing_gallery(others).alt
+
+
 def small_gallery(n=12, modality="cmr"):
     rng = np.random.default_rng(2)
     v = rng.normal(size=(n, 4)).astype(np.float32)

@@ -11,7 +11,7 @@ from ecgcmr.report.differences import DifferenceRow, difference_figure, interval
 from ecgcmr.report.label_efficiency import Curves, label_efficiency_figure
 from ecgcmr.report.palette import BOTH, arm_styles
 from ecgcmr.report.reconstruction import masked_correlation, reconstruction_figure
-from ecgcmr.report.retrieval_figure import Example, rank_histogram, recall_bars, retrieval_example
+from ecgcmr.report.retrieval_figure import rank_histogram, recall_bars
 from ecgcmr.report.sections import (
     ReportPlan,
     difference_sections,
@@ -112,21 +112,6 @@ def test_masked_correlation__only_hidden_samples_count():
     assert np.isnan(masked_correlation(original, made, np.zeros((12, 10), bool)))
     with pytest.raises(ValueError, match="do not divide"):
         reconstruction_figure((original, made), np.zeros((12, 7), bool), 20.0)
-
-
-def test_retrieval_example__marks_the_own_study():
-    frames = [np.random.default_rng(i).random((8, 8)) for i in range(5)]
-    ecg = np.sin(np.arange(500) / 10)
-    found = retrieval_example(Example(ecg, 100, frames, 2, 3, 200))
-    texts = [t.text for t in inside(found).iter(f"{SVG}text")]
-    assert texts.count("own study") == 1
-    assert "at place 3" in found.alt
-    lost = retrieval_example(Example(ecg, 100, frames, None, 31, 200, true_frame=frames[0]))
-    root = inside(lost)
-    assert len(list(root.iter(f"{SVG}image"))) == 6
-    assert "31." in [t.text for t in root.iter(f"{SVG}text")]
-    with pytest.raises(ValueError, match="at least one match"):
-        retrieval_example(Example(ecg, 100, [], None, 3, 200))
 
 
 def test_rank_histogram__bars_and_words():

@@ -9,7 +9,17 @@ from ecgcmr.drawing.svg import Svg, png
 from ecgcmr.ecg.leads import LEADS
 from ecgcmr.ecg.recording import EcgRecording
 from ecgcmr.report.ecg_paper import ecg_paper
-from ecgcmr.report.page import DISCLAIMER, Figure, Headline, LegendEntry, Section, Table, build_report, paragraphs
+from ecgcmr.report.page import (
+    DISCLAIMER,
+    Figure,
+    Headline,
+    LegendEntry,
+    PageLink,
+    Section,
+    Table,
+    build_report,
+    paragraphs,
+)
 from ecgcmr.report.palette import BOTH, CEILING, arm_styles
 
 VOID = {"meta", "img", "br", "line", "rect", "path", "circle", "polygon", "image"}
@@ -96,9 +106,33 @@ def test_build_report__refuses_outside_loads_and_size_and_keeps_the_old_page(sec
     assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
 
 
+def test_page_link__is_the_only_link_that_leaves_a_page(tmp_path):
+    """A page below may be linked; the same address anywhere else, or any other address, is refused."""
+    link = PageLink("evaluation/some-run_1/report.html", "All of <it>")
+    text = build_report(tmp_path / "r.html", "T", "I", [Section("S", "One.", pages=[link])]).read_text()
+    assert Reader(text).loads == [link.path]
+    assert '<a class="page" href="evaluation/some-run_1/report.html">All of &lt;it&gt;</a>' in text
+    for markup in (f'<image href="{link.path}"/>', f'<a class="page" href="{link.path}" ping="//a.b"></a>',
+                   '<a class="page" href="https://example.org/r.html"></a>'):  # fmt: skip
+        drawing = Figure(f'<svg xmlns="http://www.w3.org/2000/svg">{markup}</svg>', "spy")
+        with pytest.raises(ValueError, match="load from outside"):
+            build_report(tmp_path / "r.html", "T", "I", [Section("S", figures=[drawing])])
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["https://example.org/r.html", "//example.org/r.html", "/tmp/r.html", "../r.html", "a/../r.html", "r.htm",
+     "r.html#x", "javascript:x.html", "a b.html", 'a".html', "r.html\n", ""],
+)  # fmt: skip
+def test_page_link__goes_down_to_a_page_only(path):
+    with pytest.raises(ValueError, match="expected the relative path of a page below"):
+        PageLink(path, "more")
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (lambda: PageLink("a.html", " "), "no text"),
         (lambda: Figure("<svg/>", " "), "no alt text"),
         (lambda: Figure("hello", "x"), "SVG markup"),
         (lambda: Figure(b"GIF89a", "x"), "PNG"),
