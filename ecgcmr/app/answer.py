@@ -69,18 +69,25 @@ def answer(model: LoadedModel, hearts: Hearts, question: Question) -> list[Secti
         near = find_neighbours(model, question.recording, hearts.gallery, subject=question.subject)
         sections.append(neighbour_section(near, hearts.cohort, question.recording))
     if question.explain is not None:
-        sections.append(_explanation(model, question.recording, question.explain))
+        sections.append(_explanation(model, hearts, question.recording, question.explain))
     return [*sections, Section("How to read this", LIMITS)]
 
 
-def _explanation(model: LoadedModel, recording: EcgRecording, target: str) -> Section:
-    """What the output rests on; where a method cannot be used on this recording, that is said instead."""
+def _explanation(model: LoadedModel, hearts: Hearts, recording: EcgRecording, target: str) -> Section:
+    """What the output rests on; where that cannot be told for this recording, the reason instead.
+
+    Leads give way to those of healthy subjects: of all methods only this one found planted scars (docs/explain.md).
+    """
     title = f"What {target} rests on"
+    text = (
+        "Each lead in turn is replaced by that of healthy subjects of the cohort; the color is how much the output "
+        "changes. That says what the model used, not what causes the disease."
+    )
     try:
-        found = [explain(model, recording, target, "ig"), explain(model, recording, target, "occlusion", by="lead")]
+        leads = explain(model, recording, target, "occlusion", by="lead", references=hearts.healthy)
     except ValueError as error:
         return Section(title, f"No explanation: {error}.")
-    return explanation_section(recording, found, title)
+    return explanation_section(recording, [leads], title, text)
 
 
 def _the_ecg(question: Question) -> Section:

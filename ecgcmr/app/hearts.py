@@ -12,6 +12,8 @@ import numpy as np
 from ecgcmr.app.references import References
 from ecgcmr.cohort.simulate import Progress, simulate_cohort
 from ecgcmr.cohort.store import Cohort
+from ecgcmr.ecg.recording import EcgRecording
+from ecgcmr.evaluation.explain.references import healthy_recordings
 from ecgcmr.evaluation.neighbours.build import build_gallery, cohort_key
 from ecgcmr.evaluation.neighbours.gallery import Gallery
 from ecgcmr.hub.source import cache_folder
@@ -39,6 +41,11 @@ class Hearts:
     def references(self) -> References:
         """Reference ranges of phenotypes."""
         return References(self.cohort)
+
+    @cached_property
+    def healthy(self) -> list[EcgRecording]:
+        """ECGs of up to 16 subjects without a diagnosis, which explanations put in place of what they take away."""
+        return healthy_recordings(self.cohort, split=None)
 
     @property
     def simulated(self) -> bool:

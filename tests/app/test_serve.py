@@ -17,7 +17,7 @@ from ecgcmr.app.serve import make_app, respond, serve
 
 def test_answer__an_example_shows_predictions_beside_the_truth(model, hearts):
     name = next(name for name in hearts.examples() if name != "no diagnosis")
-    page = respond(model, hearts, None, name, {"explain": "none"})
+    page = respond(model, hearts, None, name, {"explain": "LVM"})
     assert page.startswith("<!DOCTYPE html>")
     subject = int(hearts.cohort.recordings["subject"].iloc[hearts.examples()[name]])
     assert hearts.truth(subject)[name] == 1.0
@@ -25,6 +25,9 @@ def test_answer__an_example_shows_predictions_beside_the_truth(model, hearts):
     assert row[: row.index("</tr>")].endswith("<td>yes</td>")
     for label in model.labels:
         assert f"<td>{label['name']}</td>" in page
+    assert "Most similar hearts" in page
+    assert "What LVM rests on" in page
+    assert "No explanation" not in page
     assert page.count("not a medical device") == 1
 
 
