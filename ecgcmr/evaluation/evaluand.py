@@ -9,15 +9,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from ecgcmr.cohort.dataset import DatasetOptions, PairedDataset
 from ecgcmr.cohort.labels import item_labels
 from ecgcmr.cohort.splits import Split, open_split
 from ecgcmr.cohort.store import Cohort
+from ecgcmr.cohort.tabular import encode_items
 from ecgcmr.evaluation.arm_tables import Items, make_items
 from ecgcmr.evaluation.embeddings import Modality
 from ecgcmr.evaluation.targets import Target, find_targets
+from ecgcmr.hub.covariates import columns_of
 from ecgcmr.hub.weights import Weights, load_weights
+from ecgcmr.models.tabular import tabular_input
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,9 @@ def open_evaluand(weights: str | Path, cohort: str | Path, name: str) -> Evaluan
             f"tested in {name!r} may have been trained on; evaluate with the split of the run"
         )
     targets, absent = find_targets(loaded, opened)
-    width = loaded.modules["head"].config["in_features"]  # type: ignore[index]
+    width = int(loaded.modules["head"].config["in_features"])  # type: ignore[index, arg-type, call-overload]
+    if loaded.config["head_options"].get("tabular"):
+        width -= int(loaded.modules["tabular"].embed_dim)  # type: ignore[arg-type]
     fits = [m for m in ("ecg", "cmr") if m in loaded.modules and getattr(loaded.modules[m], "embed_dim", None) == width]
     if not fits:
         raise ValueError(f"{loaded.folder}: no encoder gives the {width} numbers that its head reads")
@@ -68,6 +76,17 @@ def evaluated_items(what: Evaluand, columns: pd.DataFrame) -> tuple[PairedDatase
     numbers = dataset.recording_rows if ecg else dataset.study_rows
     arrays = (dataset.subjects, numbers, what.split.part_of(dataset.subjects))
     return dataset, make_items(arrays, what.targets, {name: labels[:, k] for k, name in enumerate(names)}, columns)
+
+
+def tabular_inputs(what: Evaluand, dataset: PairedDataset, chosen: NDArray[np.int64]) -> Tensor | None:
+    """What a head reads beside the embedding (n, 2 C), from the cohort; None for a head that reads the signal alone.
+
+    A column that the cohort lacks is missing for everybody.
+    """
+    if not what.weights.config["head_options"].get("tabular"):
+        return None
+    values, known = encode_items(dataset.with_tabular(columns_of(what.weights.modules)))
+    return tabular_input(torch.from_numpy(values), torch.from_numpy(known))[torch.from_numpy(chosen)]
 
 
 def crop_samples(what: Evaluand) -> int | None:

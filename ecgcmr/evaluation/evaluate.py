@@ -15,7 +15,14 @@ from ecgcmr.evaluation.bootstrap import draw_subjects
 from ecgcmr.evaluation.covariates import read_covariates
 from ecgcmr.evaluation.describe import arm_titles, describe
 from ecgcmr.evaluation.embeddings import EmbedOptions
-from ecgcmr.evaluation.evaluand import Evaluand, crop_samples, evaluated_items, identity, open_evaluand
+from ecgcmr.evaluation.evaluand import (
+    Evaluand,
+    crop_samples,
+    evaluated_items,
+    identity,
+    open_evaluand,
+    tabular_inputs,
+)
 from ecgcmr.evaluation.group_columns import find_groups
 from ecgcmr.evaluation.item_embeddings import Progress, embed_items, fingerprint
 from ecgcmr.evaluation.predictions import write_predictions
@@ -104,7 +111,9 @@ def evaluate_weights(
     for module in what.weights.modules.values():
         module.to("cpu")
     outputs = np.full((len(items.subjects), len(what.weights.config["labels"])), np.nan)
-    outputs[chosen] = predict_targets(what.weights, what.modality, embedded.values)
+    outputs[chosen] = predict_targets(
+        what.weights, what.modality, embedded.values, tabular_inputs(what, dataset, chosen)
+    )
     tables = make_tables(what.targets, items, outputs, covariates, horizons)
     _write_tables(folder, tables, items)
     arms, draws_of = _score(tables, what, arm_titles(what, covariates), (n_draws, seed))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ecgcmr.cohort.schema import LabelSpec
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.evaluation.incident import follow_up_labels, outcomes_of
+from ecgcmr.hub.covariates import with_covariates
 from ecgcmr.hub.weights import Weights
 from ecgcmr.models.heads import ClassHead
 
@@ -86,10 +87,22 @@ def find_targets(weights: Weights, cohort: Cohort) -> tuple[list[Target], list[s
     return found, absent
 
 
-def predict_targets(weights: Weights, modality: str, embedding: NDArray[np.float32]) -> Array:
-    """Outputs (N, K) of the head for embeddings (N, D): units, probabilities, or raw for outcomes with follow-up."""
+def predict_targets(
+    weights: Weights, modality: str, embedding: NDArray[np.float32], beside: torch.Tensor | None = None
+) -> Array:
+    """Outputs (N, K) of the head: units, probabilities, or raw for outcomes with follow-up.
+
+    Args:
+        weights: With the head.
+        modality: Of the embeddings.
+        embedding: (N, D).
+        beside: Tabular inputs (N, 2 C) of a head that reads them too, from `tabular_input`.
+
+    Raises:
+        ValueError: The head has options that are not known here, or needs tabular inputs.
+    """
     head: Any = weights.modules["head"]
-    options = set(weights.config.get("head_options") or {}) - {"interval"}
+    options = set(weights.config.get("head_options") or {}) - {"interval", "tabular"}
     if options - {"double_fc_norm"}:
         raise ValueError(f"{weights.folder}: head_options {sorted(options)} cannot be read here")
     with torch.inference_mode():
@@ -97,6 +110,8 @@ def predict_targets(weights: Weights, modality: str, embedding: NDArray[np.float
         if "double_fc_norm" in options and weights.config["head_options"]["double_fc_norm"]:
             encoder: Any = weights.modules[modality]
             x = encoder.fc_norm(x)
+        if weights.config.get("head_options", {}).get("tabular"):
+            x = with_covariates(weights.modules, x, beside)
         raw = any(label["unit"] == "log hazard" or _is_interval(label) for label in weights.config["labels"])
         out = head(x) if raw else head.predict(x)
     return np.asarray(out.double().numpy())

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from ecgcmr.cli.main import app
 from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.cohort.store import Cohort
+from ecgcmr.evaluation import evaluate_weights, read_predictions
 from ecgcmr.hub import load_model, verify_weights
 from ecgcmr.hub.bulk import write_table
 from ecgcmr.hub.covariates import read_covariates
@@ -238,3 +239,15 @@ def test_recipe__three_towers_on_the_cohort(tiny_cohort: Path, tmp_path: Path) -
     row = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert {"loss_cmr_ecg", "loss_cmr_tabular", "loss_ecg_tabular", "tabular_to_ecg_top5"} <= set(row)
     assert load_model(str(folder / "weights")).embed(Cohort.open(tiny_cohort)).shape[0] == 24
+
+
+def test_evaluate__a_head_with_covariates_predicts_as_the_loaded_model(
+    weights: Path, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    out = evaluate_weights(weights, tiny_cohort, "default", tmp_path / "out", n_draws=20, n_permutations=5)
+    table = read_predictions(out / "predictions.parquet")
+    cohort = Cohort.open(tiny_cohort)
+    told = load_model(str(weights)).predict(cohort, covariates=table_of(cohort)).set_index("subject")
+    found = table[table["target"] == "LVM"].set_index("subject")["prediction"]
+    assert len(found) > 1
+    np.testing.assert_allclose(found.to_numpy(), told.loc[found.index, "LVM"].to_numpy(), rtol=2e-3)
