@@ -315,7 +315,6 @@ class PairedDataset:
         Args:
             subjects: Subjects to look at (the training set); all of this data set when None.
         """
-        chosen = np.ones(len(self), bool) if subjects is None else np.isin(self.subjects, np.asarray(subjects))
-        values = self._item_labels()[chosen]
-        specs = self.cohort.label_specs
+        chosen = slice(None) if subjects is None else np.isin(self.subjects, np.asarray(subjects))
+        values, specs = self._item_labels()[chosen], self.cohort.label_specs
         return {name: label_statistics(specs[name], values[:, k]) for k, name in enumerate(self.label_names)}

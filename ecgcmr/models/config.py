@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 from ecgcmr.cohort.tabular import TabularColumn
 from ecgcmr.models.presets import DECODER_PRESETS, ECG_PRESETS, preset_sizes
@@ -33,7 +33,8 @@ def _fill_from_preset(data: Any, table: dict[str, dict[str, int]], default: str,
     return {**sizes, **given}
 
 
-def _check_heads(width: int, heads: int, multiple: int = 4) -> None:
+def check_heads(width: int, heads: int, multiple: int = 4) -> None:
+    """Refuse a width that the heads, or the position codes, cannot share."""
     if width % heads:
         raise ValueError(
             f"width {width} is not divisible by heads {heads}; choose heads among the divisors of the width"
@@ -42,7 +43,8 @@ def _check_heads(width: int, heads: int, multiple: int = 4) -> None:
         raise ValueError(f"width {width} must be a multiple of {multiple}, which the sin-cos position table needs")
 
 
-def _check_patches(n_samples: int | None, patch: int) -> None:
+def check_patches(n_samples: int | None, patch: int) -> None:
+    """Refuse an input that is no whole number of patches."""
     if n_samples is not None and n_samples % patch:
         raise ValueError(
             f"n_samples {n_samples} is not a multiple of patch {patch}; "
@@ -90,10 +92,10 @@ class EcgEncoderConfig(StrictConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> EcgEncoderConfig:
-        _check_heads(self.width, self.heads)
+        check_heads(self.width, self.heads)
         if self.pool == "cls" and not self.cls_token:
             raise ValueError("pool 'cls' needs cls_token True; choose pool 'mean' or 'attention'")
-        _check_patches(self.n_samples, self.patch)
+        check_patches(self.n_samples, self.patch)
         return self
 
 
@@ -121,79 +123,7 @@ class EcgDecoderConfig(StrictConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> EcgDecoderConfig:
-        _check_heads(self.width, self.heads)
-        return self
-
-
-class EcgStConfig(StrictConfig):
-    """The spatio-temporal ECG transformer, in the sizes of the published model (ViT-B, 2,250 samples at 250 Hz).
-
-    Attributes:
-        n_samples: Input length in samples; None in a run file, set in a built module.
-        patch: Length of a patch [samples] along time; a patch never spans two leads.
-        drop_path: Stochastic depth of the last block, linear over depth from 0.
-        norm_eps: Of every LayerNorm.
-        separator_leads: Whether the separators of a lead carry its lead embedding.
-    """
-
-    kind: Literal["ecg_st_vit"] = "ecg_st_vit"
-    n_samples: int | None = Field(default=None, gt=0)
-    leads: int = Field(default=12, gt=0)
-    patch: int = Field(default=75, gt=0)
-    width: int = Field(default=768, gt=0)
-    depth: int = Field(default=12, gt=0)
-    heads: int = Field(default=12, gt=0)
-    mlp_ratio: float = Field(default=4.0, gt=0)
-    drop_path: float = Field(default=0.0, ge=0, lt=1)
-    norm_eps: float = Field(default=1e-5, gt=0)
-    separator_leads: bool = True
-
-    @model_validator(mode="after")
-    def _consistent(self) -> EcgStConfig:
-        _check_heads(self.width, self.heads, multiple=1)
-        _check_patches(self.n_samples, self.patch)
-        return self
-
-
-class EcgWav2VecConfig(StrictConfig):
-    """The convolutional ECG transformer, in the sizes of ECG-FM (5,000 samples at 500 Hz).
-
-    Attributes:
-        n_samples: Input length in samples; None in a run file, set in a built module.
-        conv_layers: Channels, kernel and stride [samples] of each convolution of the feature extractor.
-        hidden: Width of the hidden layer of each block.
-        pos_kernel: Kernel of the position convolution [tokens].
-        pos_groups: Its groups of channels.
-    """
-
-    kind: Literal["ecg_wav2vec"] = "ecg_wav2vec"
-    n_samples: int | None = Field(default=None, gt=0)
-    leads: int = Field(default=12, gt=0)
-    conv_layers: tuple[tuple[PositiveInt, PositiveInt, PositiveInt], ...] = Field(
-        default=((256, 2, 2),) * 4, min_length=1
-    )
-    width: int = Field(default=768, gt=0)
-    depth: int = Field(default=12, gt=0)
-    heads: int = Field(default=12, gt=0)
-    hidden: int = Field(default=3072, gt=0)
-    pos_kernel: int = Field(default=128, gt=0)
-    pos_groups: int = Field(default=16, gt=0)
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens that the convolutions leave of n_samples."""
-        length = self.n_samples or 0
-        for _, kernel, stride in self.conv_layers:
-            length = max(0, (length - kernel) // stride + 1)
-        return length
-
-    @model_validator(mode="after")
-    def _consistent(self) -> EcgWav2VecConfig:
-        _check_heads(self.width, self.heads, multiple=1)
-        if self.width % self.pos_groups:
-            raise ValueError(f"width {self.width} is not divisible by pos_groups {self.pos_groups}")
-        if self.n_samples is not None and self.tokens < 1:
-            raise ValueError(f"n_samples {self.n_samples} leave no token after the convolutions {self.conv_layers}")
+        check_heads(self.width, self.heads)
         return self
 
 
@@ -207,7 +137,7 @@ class CineConfig(StrictConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> CineConfig:
-        _check_heads(self.width, self.heads, multiple=8)
+        check_heads(self.width, self.heads, multiple=8)
         return self
 
 

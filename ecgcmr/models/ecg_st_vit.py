@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ecgcmr.models.blocks import Block, init_transformer, stochastic_depth
-from ecgcmr.models.config import EcgStConfig
+from ecgcmr.models.config_published import EcgStConfig
 from ecgcmr.models.ecg_vit import check_ecg
 
 

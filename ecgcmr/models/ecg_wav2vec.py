@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ecgcmr.models.blocks import Attention, Mlp, init_transformer
-from ecgcmr.models.config import EcgWav2VecConfig
+from ecgcmr.models.config_published import EcgWav2VecConfig
 from ecgcmr.models.ecg_vit import check_ecg
 
 

@@ -29,7 +29,11 @@ def test_open__gives_back_what_was_written(standin):
         np.testing.assert_array_equal(cine.affine, expected.affine)
         np.testing.assert_array_equal(cine.frame_times_ms, expected.frame_times_ms)
         assert (cine.spacing_mm, cine.slice_spacing_mm, cine.mask_labels) == ((1.8, 1.8), 10.0, {1: "lv_cavity"})
-        assert cohort.labels.loc[subject].to_dict() == pytest.approx(label_values(subject), nan_ok=True)
+        labels = cohort.labels.loc[subject]
+        known = label_values(subject)
+        assert labels[list(known)].to_dict() == pytest.approx(known, nan_ok=True)
+        for code, value in enumerate(("SR", "AF")):
+            assert labels[f"rhythm={value}"] == pytest.approx(float(known["rhythm"] == code), nan_ok=True)
     assert cohort.truth.loc[2, "activation_ms"].tolist() == [1.0, 2.0]
     assert cohort.label_specs["LVEDV"].ukb_field == 24100
     assert cohort.cine(0, masks=False).masks is None

@@ -9,7 +9,7 @@ from torch import Tensor
 from ecgcmr.models import create_ecg_encoder
 from ecgcmr.models.blocks import Block
 from ecgcmr.models.build import load_pretrained
-from ecgcmr.models.config import EcgWav2VecConfig
+from ecgcmr.models.config_published import EcgWav2VecConfig
 from ecgcmr.models.ecg_mae import EcgMae, draw_masking
 from ecgcmr.models.ecg_st_vit import EcgStViT
 from ecgcmr.models.ecg_vit import EcgViT

@@ -306,7 +306,9 @@ def test_classification__one_logit_has_the_loss_of_two() -> None:
     two = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     label = torch.arange(50) % 2
     theirs = nn.functional.cross_entropy(two, label, label_smoothing=0.1, reduction="none")
-    ours = objective._label_losses("binary", (two[:, 1] - two[:, 0])[:, None], label.double()[:, None])
+    ours = objective._label_losses(
+        "binary", (two[:, 1] - two[:, 0])[:, None], label.double()[:, None], torch.tensor([0])
+    )
     torch.testing.assert_close(ours[:, 0], theirs)
     p = torch.sigmoid(two[:, 1] - two[:, 0])
     target = label * 0.9 + 0.05

@@ -163,9 +163,9 @@ def test_keys__are_frozen() -> None:
         ],
         "train": [
             "epochs", "max_steps", "batch_size", "micro_batches", "micro_batch_norm", "eval_batch_size", "processes",
-            "threads", "precision", "log_every", "eval_every", "label_metrics", "monitor", "mode", "patience",
-            "max_delta", "max_nonfinite", "save_seconds", "keep_every", "keep", "async_save", "ema_decay",
-                "ema_warmup", "grad_checkpointing", "timeout_seconds", "trackers",
+            "threads", "precision", "products", "log_every", "eval_every", "label_metrics", "monitor", "mode",
+            "patience", "max_delta", "max_nonfinite", "save_seconds", "keep_every", "keep", "async_save", "ema_decay",
+            "ema_warmup", "grad_checkpointing", "timeout_seconds", "trackers",
         ],
         "probe": ["epochs", "lr", "patience"],
     }  # fmt: skip

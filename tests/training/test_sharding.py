@@ -139,7 +139,7 @@ def validation_row(name: str) -> dict[str, float]:
     objective = build(CASES[name], model_config(drop_path=0.3, image_norm="groupnorm1")).double().train()
     prepare_objective(accelerator, objective)
     config: Any = SimpleNamespace(seed=SEED, train=SimpleNamespace(eval_batch_size=3, batch_size=1, label_metrics=True))
-    return evaluate(objective, ThirteenSubjects(), config, accelerator)  # type: ignore[arg-type]
+    return evaluate(objective, ThirteenSubjects(name), config, accelerator)  # type: ignore[arg-type]
 
 
 def one_of_two(rank: int, port: int, folder: str) -> None:

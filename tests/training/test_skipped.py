@@ -18,11 +18,12 @@ from torch import nn
 
 from ecgcmr.cohort.dataset import PairedDataset
 from ecgcmr.training.config import RunConfig, load_config, save_config
-from ecgcmr.training.data import open_feeds, open_source
+from ecgcmr.training.data import open_feeds
 from ecgcmr.training.progress import ProgressEvent
 from ecgcmr.training.run import pretrain
 from ecgcmr.training.signals import RunInterrupted
 from ecgcmr.training.skipped import LEDGER
+from ecgcmr.training.sources import open_source
 
 ROOT = Path(__file__).parents[2]
 MakeConfig = Callable[..., RunConfig]

@@ -87,7 +87,8 @@ def test_task__begins_with_its_command(path: Path) -> None:
 
 def test_balance__by_a_label_draws_rare_ones_as_often(labelled: Path) -> None:
     """The sampler against class imbalance: three values with shares of about .6, .25 and .15."""
-    from ecgcmr.training.data import open_feeds, open_source
+    from ecgcmr.training.data import open_feeds
+    from ecgcmr.training.sources import open_source
 
     config = load_config(
         ROOT / "configs/finetune/tasks/subtypes.yaml",

@@ -63,4 +63,7 @@ def count_work(preset: str, stage: str, cohort: Path) -> Work:
 
 def _read_bytes(one: Batch) -> int:
     """Bytes of one sample in the prepared arrays: ECG in two bytes, CMR in one."""
-    return 2 * one["ecg"].numel() + one["cmr"].numel()
+    ecg, cmr = (
+        one[part].numel() if bool(one[has].any()) else 0 for part, has in (("ecg", "has_ecg"), ("cmr", "has_cmr"))
+    )  # type: ignore[literal-required]
+    return 2 * ecg + cmr
