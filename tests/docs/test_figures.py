@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import draw_all  # noqa: E402
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-LARGE = {"sheet.png"}  # seven rows of twelve-lead ECGs, which must be readable
+LARGE = {"sheet.png"}  # twelve rows of ECGs and cines, which must be readable
 
 
 def shown() -> set[Path]:
