@@ -10,7 +10,7 @@ PIP_FLAGS   := $(if $(CONSTRAINTS),-c $(CONSTRAINTS),)
 CANDIDATES  := $(PYTHON) python3 python python3.14 python3.13 python3.12 python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-all lint types layers format docs bench check clean
+.PHONY: help setup demo test test-slow test-all lint types layers format docs figures bench check clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ format: $(VENV)/.installed-dev  ## rewrite the code in the house format
 docs: $(VENV)/.installed-dev  ## build the documentation into site/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e ".[docs]"
 	$(BIN)/mkdocs build --strict
+
+figures: $(VENV)/.installed-dev  ## draw every figure of the docs anew
+	$(BIN)/python scripts/draw_all.py
 
 bench: $(VENV)/.installed-dev  ## run the benchmarks and print ratios
 	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
