@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from ecgcmr.cli.errors import plain_console, user_errors
+from ecgcmr.cli.panels import USE
 from ecgcmr.cli.show import progress_bar
 
 
 def register(app: typer.Typer) -> None:
     """Give an application the verb of this file: app."""
-    app.command(name="app")(serve_app)
+    app.command(name="app", rich_help_panel=USE)(serve_app)
 
 
 def serve_app(

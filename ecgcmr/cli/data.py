@@ -9,6 +9,7 @@ import typer
 
 from ecgcmr.cli.errors import plain_console, user_errors
 from ecgcmr.cli.ingest import ingest, merge
+from ecgcmr.cli.panels import DATA
 from ecgcmr.cli.show import listed, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ CINE_HELP = (
 
 def register(app: typer.Typer) -> None:
     """Give an application the verbs about data: simulate, ingest, and cohort with info, merge and validate."""
-    app.command()(simulate)
-    app.command()(ingest)
+    app.command(rich_help_panel=DATA)(simulate)
+    app.command(rich_help_panel=DATA)(ingest)
     cohort_app.command()(merge)
-    app.add_typer(cohort_app, name="cohort")
+    app.add_typer(cohort_app, name="cohort", rich_help_panel=DATA)
 
 
 def simulate(

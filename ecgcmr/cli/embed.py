@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ecgcmr.cli.errors import plain_console, user_errors
+from ecgcmr.cli.panels import USE
 from ecgcmr.cli.show import listed, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ Force = Annotated[bool, typer.Option("--force", help="Replace a table that is th
 
 def register(app: typer.Typer) -> None:
     """Give an application the verbs of this file: embed and predict."""
-    app.command()(embed)
-    app.command()(predict)
+    app.command(rich_help_panel=USE)(embed)
+    app.command(rich_help_panel=USE)(predict)
 
 
 def embed(

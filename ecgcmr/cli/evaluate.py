@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from ecgcmr.cli.errors import plain_console, user_errors
+from ecgcmr.cli.panels import TRAIN
 from ecgcmr.cli.show import print_table, progress_bar
 
 
 def register(app: typer.Typer) -> None:
     """Give an application the verb of this file: evaluate."""
-    app.command()(evaluate)
+    app.command(rich_help_panel=TRAIN)(evaluate)
 
 
 def evaluate(

@@ -9,6 +9,7 @@ import typer
 
 from ecgcmr.cli.embed import Device, Leads, Model, Rate, Unit, _names
 from ecgcmr.cli.errors import plain_console, user_errors
+from ecgcmr.cli.panels import USE
 from ecgcmr.cli.show import print_table
 
 if TYPE_CHECKING:
@@ -19,9 +20,9 @@ gallery_app = typer.Typer(name="gallery", help="Embedded studies or ECGs with th
 
 def register(app: typer.Typer) -> None:
     """Give an application the verbs of this file."""
-    app.command()(explain)
-    app.command()(neighbours)
-    app.add_typer(gallery_app, name="gallery")
+    app.command(rich_help_panel=USE)(explain)
+    app.command(rich_help_panel=USE)(neighbours)
+    app.add_typer(gallery_app, name="gallery", rich_help_panel=USE)
 
 
 def explain(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ecgcmr.cli.errors import EXIT_INTERRUPTED, plain_console, user_errors
+from ecgcmr.cli.panels import TRAIN
 from ecgcmr.cli.show import progress_bar
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _FOLDS = "Column with folds (the last tests, the one before selects) or with tra
 
 def register(app: typer.Typer) -> None:
     """Give an application the verb of this file."""
-    app.command()(finetune)
+    app.command(rich_help_panel=TRAIN)(finetune)
 
 
 def finetune(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ecgcmr.cli.errors import plain_console, user_errors
+from ecgcmr.cli.panels import DATA
 from ecgcmr.cli.show import print_table
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ TABLES_HELP = "NAME=FILE, a FILE (its stem is the name) or a FOLDER of tables; f
 
 def register(app: typer.Typer) -> None:
     """Give an application the verbs of this file: labels with build, show and example."""
-    app.add_typer(labels_app, name="labels")
+    app.add_typer(labels_app, name="labels", rich_help_panel=DATA)
 
 
 @labels_app.command()

@@ -11,46 +11,20 @@ from ecgcmr import __version__
 from ecgcmr.cli import app as app_verb
 from ecgcmr.cli import bench, data, embed, evaluate, explain, finetune, labels, privacy, runs, splits, study, weights
 from ecgcmr.cli.errors import plain_console, user_errors
+from ecgcmr.cli.panels import START, USE
 
 app = typer.Typer(
     name="ecgcmr",
     help="Teach an ECG what cardiac MRI sees: simulate or ingest a cohort, pretrain, align, fine-tune, evaluate.\n\n"
     "Research software, not a medical device.",
+    epilog="Pretraining, and all training on several processes: accelerate launch scripts/pretrain.py --config FILE.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-bench.register(app)
-data.register(app)
-embed.register(app)
-evaluate.register(app)
-finetune.register(app)
-explain.register(app)
-app_verb.register(app)
-labels.register(app)
-study.register(app)
-privacy.register(data.cohort_app)
-runs.register(app)
-splits.register(data.cohort_app)
-app.add_typer(weights.weights_app, name="weights")
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"ecgcmr {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    """Options of the command itself."""
-
-
-@app.command()
+@app.command(rich_help_panel=START)
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the cohort, the runs, results.json and report.html.")] = Path(
         "runs/demo"
@@ -66,6 +40,36 @@ def demo(
         from ecgcmr.demo.run import run_demo
 
         run_demo(out, preset, seed=seed, workers=workers, console=plain_console())
+
+
+data.register(app)
+labels.register(app)
+privacy.register(data.cohort_app)
+splits.register(data.cohort_app)
+finetune.register(app)
+evaluate.register(app)
+study.register(app)
+embed.register(app)
+explain.register(app)
+app_verb.register(app)
+app.add_typer(weights.weights_app, name="weights", rich_help_panel=USE)
+runs.register(app)
+bench.register(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ecgcmr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ecgcmr.cli.errors import plain_console, user_errors
+from ecgcmr.cli.panels import MACHINE
 from ecgcmr.cli.show import print_table
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Give an application the verb of this file."""
-    app.command()(runs)
+    app.command(rich_help_panel=MACHINE)(runs)
 
 
 def runs(

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from ecgcmr.cli.errors import plain_console, user_errors
+from ecgcmr.cli.panels import TRAIN
 
 
 def register(app: typer.Typer) -> None:
     """Give an application the verb of this file."""
-    app.command()(study)
+    app.command(rich_help_panel=TRAIN)(study)
 
 
 def study(
