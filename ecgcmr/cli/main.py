@@ -26,7 +26,7 @@ app = typer.Typer(
 
 @app.command(rich_help_panel=START)
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the cohort, the runs, results.json and report.html.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the cohort, runs, results, evaluation and report.html.")] = Path(
         "runs/demo"
     ),
     preset: Annotated[
@@ -35,7 +35,10 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the whole demo.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes that simulate; 0 takes one for each core.")] = 0,
 ) -> None:
-    """Run the whole job on a simulated cohort and write a report. Interrupted, it continues where it stopped."""
+    """Run the whole job on a simulated cohort, from pretraining to evaluation, and write a report.
+
+    Interrupted, it continues where it stopped.
+    """
     with user_errors():
         from ecgcmr.demo.run import run_demo
 

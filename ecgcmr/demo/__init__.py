@@ -1,1 +1,1 @@
-"""The whole job at laptop size: simulate, pretrain, align, compare, report."""
+"""The whole job at laptop size: simulate, pretrain, align, compare, fine-tune, evaluate, explain, report."""

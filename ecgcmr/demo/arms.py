@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -163,7 +164,8 @@ def tune(context: DemoContext, arm: Arm, count: int | None, seed: int, report: R
     # A label draw is part of the split that the encoder was pretrained on: its held-out subjects are the same.
     start = {"init__ecg": str(context.weights(str(arm.run))), "init__allow_other_split": True, "optim__lr": 3e-4}
     init = {} if arm is SCRATCH else start
-    values = {"seed": context.seed + seed, "name": f"{arm.key}-{context.name_count(count)}-{seed}", **init}
+    label = f"{arm.key}-{context.name_count(count)}-{seed}"
+    values: dict[str, Any] = {"seed": context.seed + seed, "name": label, **init}
     split, steps = split_name(context, count, seed), context.preset.steps_for(count)
     learning.supervise(context, name, split, TARGETS, steps, report, **values)
     return name

@@ -31,6 +31,7 @@ from ecgcmr.report.evaluation_figures import outcome_section
 from ecgcmr.report.evaluation_results import added_section, legend_of, results_section
 from ecgcmr.report.explain_sections import check_section, explanation_section, neighbour_section
 from ecgcmr.report.page import PageLink, Section
+from ecgcmr.report.sections import metric_label
 from ecgcmr.simulation.scar_truth import CONTIGUOUS_LEADS
 
 ADDED, OUTCOMES, NEAREST = "What the ECG adds to age, sex and BMI", "Incident outcomes", "What the nearest hearts tell"
@@ -39,7 +40,7 @@ ABOUT_ADDED = """The main arm, fine-tuned on all labels ({n} training subjects),
 beside both together, on the held-out subjects. The difference of the last two is what the recording adds. The model
 reads the first 2.5 seconds of a recording; the arms above take the mean over all of it."""
 ABOUT_OUTCOMES = """Another head on the same encoder, fine-tuned on follow-up: hazards of two-year intervals for the
-first infarction, heart failure and atrial fibrillation of those at risk. """
+first infarction, heart failure and atrial fibrillation of those at risk. It stands beside the same rivals as above."""
 ABOUT_NEAREST = """Nothing is fine-tuned here: one held-out ECG is placed among the MRI studies of the training
 subjects, and its nearest tell their volumes and diagnoses. """
 ABOUT_BELIEVED = """Each scarred heart is also computed without its scar, so that it is known what the scar does to
@@ -64,14 +65,33 @@ def added_value_section(context: DemoContext) -> Section:
     """Results of the three arms and their paired differences, for measurements and diagnoses."""
     tuned = phenotypes(context)
     found = read_evaluation(tuned.folder)
-    return _digest(found, tuned, ADDED, ABOUT_ADDED.format(n=f"{_train_subjects(found):,}"))
+    n = int(found.about["characteristics"]["train"]["subjects"])
+    text = f"{ABOUT_ADDED.format(n=f'{n:,}')}\n\n{added_section(found).text}\n\n{group_sentence(found)}"
+    return _digest(found, tuned, ADDED, text)
+
+
+def group_sentence(found: Evaluated) -> str:
+    """How many gaps between groups are larger than chance would make them, and which."""
+    gaps = [row for row in found.audit if row["level"] == "gap"]
+    if not gaps:
+        return "No group was large enough to be compared with another."
+    groups = ", ".join(dict.fromkeys(str(row["attribute"]).replace("_", " ") for row in gaps))
+    wide = [row for row in gaps if row["q"] is not None and row["q"] < 0.05]
+    which = [
+        f"{metric_label(row['metric'])} of {row['target']} by {row['attribute']}".replace("_", " ") for row in wide
+    ]
+    told = (
+        f"{len(wide)} of {len(gaps)} gaps have q below 0.05" if wide else f"none of {len(gaps)} gaps has q below 0.05"
+    )
+    listed = f": {'; '.join(which[:4])}{'; and others' * (len(which) > 4)}" if wide else ""
+    return f"Groups by {groups} were audited: {told}{listed}."
 
 
 def _digest(found: Evaluated, tuned: Tuned, title: str, text: str) -> Section:
     results, added = results_section(found), added_section(found)
     return Section(
         title,
-        f"{text}\n\n{added.text}",
+        text,
         [*results.figures, *added.figures],
         [replace(table, fold=True) for table in (*results.tables, *added.tables)],
         legend_of(found),
@@ -84,7 +104,9 @@ def incident_section(context: DemoContext) -> Section:
     tuned = outcomes(context)
     found = read_evaluation(tuned.folder)
     drawn = outcome_section(found)
-    text = ABOUT_OUTCOMES + (drawn.text if drawn else "No outcome has a number here: too few events were held out.")
+    text = f"{ABOUT_OUTCOMES}\n\n" + (
+        drawn.text if drawn else "No outcome has a number here: too few events were held out."
+    )
     digest = _digest(found, tuned, OUTCOMES, text)
     return replace(digest, figures=[*digest.figures, *(drawn.figures if drawn else ())])
 
@@ -172,7 +194,3 @@ def scar_sentence(checks: list[PlantedCheck]) -> str:
         "points away from the scar": "No, they point elsewhere",
     }.get(one.verdict, "Not shown")
     return f"{verdict}: {rest}"
-
-
-def _train_subjects(found: Evaluated) -> int:
-    return int(found.about["characteristics"]["train"]["subjects"])

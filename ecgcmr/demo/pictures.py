@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
@@ -61,18 +63,22 @@ def reconstructions(context: DemoContext, subjects: list[int]) -> list[Figure]:
     return figures
 
 
-def retrieval_figures(context: DemoContext, n_examples: int = 2) -> list[Figure]:
-    """Rank histograms both ways, and whom the ECGs of some subjects retrieve."""
-    both = retrieve_pairs(context, MAIN)
+def rank_figures(context: DemoContext) -> list[Figure]:
+    """Histograms of the rank of the own study (or ECG), both ways."""
     names = {"ecg_to_cmr": "ECG to CMR", "cmr_to_ecg": "CMR to ECG"}
-    figures = [rank_histogram(one.ranks, one.gallery, names[one.direction]) for one in both]
+    both = retrieve_pairs(context, MAIN)
+    return [replace(rank_histogram(one.ranks, one.gallery, names[one.direction]), size="half") for one in both]
+
+
+def retrieval_examples(context: DemoContext, n: int = 2) -> list[Figure]:
+    """Whom the ECGs of some subjects retrieve."""
     ecg, cmr = shared_space(context, MAIN)
     who = gallery(context)
     assert ecg.projection is not None, "an aligned run has projections"
     assert cmr.projection is not None, "an aligned run has projections"
-    queries, candidates = ecg.projection[ecg.rows(who)], cmr.projection[cmr.rows(who)]
-    chosen = typical_queries(both[0].ranks, n_examples)
-    return figures + [_example(context, who, (queries, candidates), query, both[0].ranks) for query in chosen]
+    space = ecg.projection[ecg.rows(who)], cmr.projection[cmr.rows(who)]
+    ranks = retrieve_pairs(context, MAIN)[0].ranks
+    return [_example(context, who, space, query, ranks) for query in typical_queries(ranks, n)]
 
 
 def typical_queries(ranks: NDArray[np.float64], n: int) -> list[int]:
@@ -91,7 +97,8 @@ def _example(
     hearts = []
     for k in [*best, *([] if query in best else [query])]:
         subject = int(who[k])
-        notes = [f"LVEDV {labels.loc[subject, 'LVEDV']:.0f} ml", f"LVM {labels.loc[subject, 'LVM']:.0f} g"]
+        volume, mass = labels.loc[subject, ["LVEDV", "LVM"]].to_numpy(dtype=np.float64)
+        notes = [f"LVEDV {volume:.0f} ml", f"LVM {mass:.0f} g"]
         cine = cohort.cine(first_row(cohort.studies, subject), masks=False)
         rank = None if k in best else round(float(ranks[query]))
         hearts.append(playing_heart(cine, notes, own=bool(k == query), rank=rank))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -13,7 +14,7 @@ from ecgcmr.demo.compare import gallery
 from ecgcmr.demo.context import MAIN, PRETRAINED, RIVALS, SCRATCH, SHUFFLED, DemoContext
 from ecgcmr.demo.evaluating import outcomes, phenotypes
 from ecgcmr.demo.model_sections import added_value_section, explained_sections, incident_section, nearest_section
-from ecgcmr.demo.pictures import example_subject, reconstructions, retrieval_figures, subject_figures
+from ecgcmr.demo.pictures import example_subject, rank_figures, reconstructions, retrieval_examples, subject_figures
 from ecgcmr.evaluation.results import read_results
 from ecgcmr.report import Headline, Section, build_report, loss_figure
 from ecgcmr.report.evaluation_page import write_evaluation_report
@@ -88,7 +89,7 @@ def write_report(context: DemoContext) -> None:
         Section(
             "Retrieval",
             ABOUT_RETRIEVAL.format(n=len(gallery(context))),
-            [*_recall_figures(results, plan), *retrieval_figures(context)],
+            [*_recall_figures(results, plan), *rank_figures(context), *retrieval_examples(context)],
         ),
         nearest_section(context),
         Section(
@@ -175,7 +176,7 @@ def _recall_figures(results: pd.DataFrame, plan: ReportPlan) -> list[Figure]:
         }
         chance = min(1.0, 10 / int(rows["n_subjects"].iloc[0]))
         figures.append(recall_bars(bars, chance, plan.styles, f"{name}: R@10 among {int(rows['n_subjects'].iloc[0])}"))
-    return figures
+    return [replace(figure, size="half") for figure in figures]
 
 
 def _losses(context: DemoContext) -> Sequence[Figure]:

@@ -14,6 +14,8 @@ from ecgcmr.report.palette import GOOD
 WIDTH = 424.0
 LABELS = 118.0  # room for labels
 LETTER = 6.4  # mean width of a letter of them
+ROOM = 140.0  # room for numbers
+DIGIT = 7.1  # mean width of a letter of them, bold
 WORSE = "#b8430b"
 
 
@@ -61,8 +63,9 @@ def difference_figure(rows: Sequence[DifferenceRow], title: str, axis: str, capt
     height = top + step * len(rows) + head * headings
     finite = [v for row in rows for v in (row.value, row.lo, row.hi) if math.isfinite(v)]
     left = max(LABELS, 10 + LETTER * max(len(row.label) for row in rows))  # long labels widen the figure
-    width = WIDTH + left - LABELS
-    panel = Panel((left, top, width - left - 148, height - top), padded(finite, 0.08, include=0.0), (0.0, 1.0))
+    room = max(ROOM, DIGIT * max(len(interval_text(row)) for row in rows))  # and so do numbers of three digits
+    width = WIDTH + left - LABELS + room - ROOM
+    panel = Panel((left, top, width - left - room - 8, height - top), padded(finite, 0.08, include=0.0), (0.0, 1.0))
     alt = f"{title}, {axis}. " + "; ".join(f"{row.group} {row.label}: {interval_text(row)}".strip() for row in rows)
     svg = Svg(width, height + 44, alt + ".")
     panel.draw_x(svg, round_ticks(*panel.x, count=3), title=axis)
@@ -72,7 +75,7 @@ def difference_figure(rows: Sequence[DifferenceRow], title: str, axis: str, capt
             group = row.group
             svg.text(0, y + 17, group, font_size=12, font_weight=600)
             y += head
-        _draw_row(svg, panel, row, (y + step / 2, width - 140))
+        _draw_row(svg, panel, row, (y + step / 2, width - room))
         y += step
     return Figure(str(svg), svg.label, caption, "half", title)
 

@@ -7,16 +7,18 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ecgcmr.cohort.splits import open_split
 from ecgcmr.cohort.store import Cohort
 from ecgcmr.demo.context import DemoContext
 from ecgcmr.demo.evaluating import FEWEST_SCARS, check_scars, held_out_scars, outcomes, phenotypes, read_scars
-from ecgcmr.demo.model_sections import evaluation_link, scar_sentence
+from ecgcmr.demo.model_sections import evaluation_link, group_sentence, scar_sentence
 from ecgcmr.demo.pictures import typical_queries
 from ecgcmr.demo.presets import PRESETS
 from ecgcmr.evaluation.evaluate import REPORT
+from ecgcmr.evaluation.evaluated import Evaluated
 from ecgcmr.evaluation.explain.planted import PlantedCheck, compare
 
 METHOD = "occlusion, by lead (raising)"
@@ -41,6 +43,19 @@ def test_scar_sentence__says_yes_only_for_maps_that_follow_the_scar() -> None:
 def test_scar_sentence__does_not_take_a_control_for_the_model() -> None:
     assert "Too few" in scar_sentence([])
     assert "Too few" in scar_sentence([checked(TRUTH + 0.1, "amplitude (size)")])
+
+
+def test_group_sentence__names_the_gaps_that_are_not_chance() -> None:
+    def told(*rows: tuple[str, str, str, float | None]) -> str:
+        audit = [dict(zip(("level", "target", "attribute", "q"), row, strict=True)) | {"metric": "mae"} for row in rows]
+        return group_sentence(Evaluated(Path(), {}, pd.DataFrame(), audit, {}))
+
+    level, chance, untold = ("female", "LVM", "sex", 0.001), ("gap", "LVM", "sex", 0.4), ("gap", "mi", "site", None)
+    assert told(level, chance, untold) == "Groups by sex, site were audited: none of 2 gaps has q below 0.05."
+    wide = ("gap", "LVEDV", "age_band", 0.01)
+    assert told(wide, chance).endswith("1 of 2 gaps have q below 0.05: MAE of LVEDV by age band.")
+    assert told(*[wide] * 6).endswith("; and others.")
+    assert told(level) == "No group was large enough to be compared with another."
 
 
 def test_typical_queries__cut_the_ranks_evenly() -> None:

@@ -162,6 +162,14 @@ def test_difference_figure__points_and_headings():
     assert {"100", "400", "LVM", "LVEDV"} <= {t.text for t in root.iter(f"{SVG}text")}
 
 
+def test_difference_figure__long_numbers_are_not_cut_off():
+    short, long = DifferenceRow("LVM", 0.1, 0.02, 0.2), DifferenceRow("LVM", -0.111, -13.536, -0.0031)
+    for row in (short, long):
+        root = inside(difference_figure([row], "A minus B", "difference"))
+        (number,) = (t for t in root.iter(f"{SVG}text") if t.text == interval_text(row))
+        assert float(number.get("x")) + 7.1 * len(number.text) <= float(root.get("viewBox").split()[2]) + 0.1, row
+
+
 def test_sections__from_results(results):
     curves = label_efficiency_sections(results, PLAN)
     assert [(s.title, len(s.figures), len(s.legend)) for s in curves] == [("Label efficiency: linear probe", 1, 3)]
