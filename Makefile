@@ -25,7 +25,7 @@ $(BIN)/python:
 	echo "ecgcmr needs Python 3.11 or newer; none of '$(strip $(CANDIDATES))' is. Install one, or: make PYTHON=/path/to/python3" >&2; exit 1
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e ".[explain]"
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(BIN)/python

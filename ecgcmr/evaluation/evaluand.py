@@ -54,7 +54,7 @@ def open_evaluand(weights: str | Path, cohort: str | Path, name: str) -> Evaluan
             f"tested in {name!r} may have been trained on; evaluate with the split of the run"
         )
     targets, absent = find_targets(loaded, opened)
-    width = int(loaded.modules["head"].config["in_features"])  # type: ignore[index, arg-type, call-overload]
+    width = int(loaded.modules["head"].config["in_features"])  # type: ignore[index]
     if loaded.config["head_options"].get("tabular"):
         width -= int(loaded.modules["tabular"].embed_dim)  # type: ignore[arg-type]
     fits = [m for m in ("ecg", "cmr") if m in loaded.modules and getattr(loaded.modules[m], "embed_dim", None) == width]

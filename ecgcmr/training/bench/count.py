@@ -63,7 +63,6 @@ def count_work(preset: str, stage: str, cohort: Path) -> Work:
 
 def _read_bytes(one: Batch) -> int:
     """Bytes of one sample in the prepared arrays: ECG in two bytes, CMR in one."""
-    ecg, cmr = (
-        one[part].numel() if bool(one[has].any()) else 0 for part, has in (("ecg", "has_ecg"), ("cmr", "has_cmr"))
-    )  # type: ignore[literal-required]
-    return 2 * ecg + cmr
+    ecg = 2 * one["ecg"].numel() if bool(one["has_ecg"].any()) else 0
+    cmr = one["cmr"].numel() if bool(one["has_cmr"].any()) else 0
+    return ecg + cmr
