@@ -112,8 +112,9 @@ def test_study__killed_and_repeated_gives_the_same_numbers(study_tree: dict[str,
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     for number in (signal.SIGKILL, signal.SIGINT):
         process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        )  # fmt: skip
         seen = len(list(parts.glob("*/*/done.json")))
         for _ in range(6000):
             if process.poll() is not None or len(list(parts.glob("*/*/done.json"))) > seen:

@@ -39,6 +39,7 @@ ROWS, PARTS = 12, 2
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 ONE_EACH = (
     "masked", "simclr", "align learned", "supervised cmr", "siglip", "barlow", "vicreg", "soft positives", "cox",
+    "tabular", "ntxent", "phenotype weights", "relations", "two phases", "phases of beats", "two views",
 )  # fmt: skip
 PAIRED = ("simclr", "align learned", "siglip", "barlow", "vicreg", "soft positives", "nearest positives")
 WORLDS = (1, 2, 3)
@@ -63,8 +64,8 @@ def objective_of(name: str, dtype: torch.dtype, batch_norm: bool = True) -> Obje
     return build(CASES[name], model_config(drop_path=0.3, **norm)).to(dtype).train()  # type: ignore[arg-type]
 
 
-def global_batch(dtype: torch.dtype) -> Batch:
-    batch = make_batch(ROWS, dtype)
+def global_batch(name: str, dtype: torch.dtype) -> Batch:
+    batch = make_batch(ROWS, dtype, CASES[name]["name"])
     batch["subject"][11] = batch["subject"][3]  # on the first and the last process of two and of three
     return batch
 
@@ -91,7 +92,7 @@ def step(name: str, dtype: torch.dtype, parts: int = 1) -> dict[str, Tensor]:
         convert_batch_norm(objective)
     model: nn.Module = prepare_objective(accelerator, objective)
     assert is_sharded(model) == (os.environ["ACCELERATE_USE_FSDP"] == "true")
-    mine = Batch(**{key: my_rows(value) for key, value in global_batch(dtype).items()})  # type: ignore[typeddict-item,arg-type]
+    mine = Batch(**{key: my_rows(value) for key, value in global_batch(name, dtype).items()})  # type: ignore[typeddict-item,arg-type]
     pieces = MicroBatches(accelerator, model, objective, mine, parts, lambda part: generator(42))
     out = model(mine, generator(42)) if parts == 1 else pieces.output()
     loss, totals = reduce_losses(out, objective.loss_weights, world()[1])
@@ -103,7 +104,7 @@ def step(name: str, dtype: torch.dtype, parts: int = 1) -> dict[str, Tensor]:
 def largest_saved(name: str) -> dict[str, Tensor]:
     """Size of the largest tensor that the comparison of this process's rows keeps for the backward pass."""
     objective = objective_of(name, torch.float64)
-    mine = Batch(**{key: my_rows(value) for key, value in global_batch(torch.float64).items()})  # type: ignore[typeddict-item,arg-type]
+    mine = Batch(**{key: my_rows(value) for key, value in global_batch(name, torch.float64).items()})  # type: ignore[typeddict-item,arg-type]
     rows = {key: value.detach().requires_grad_() for key, value in objective(mine, generator(42), True).items()}
     sizes = [0]
 
@@ -141,7 +142,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], Res
 def at_once(name: str, dtype: torch.dtype, batch_norm: bool = True) -> dict[str, Tensor]:
     """One process, all rows, and nothing of the code under test: forward, total, backward."""
     objective = objective_of(name, dtype, batch_norm)
-    batch = global_batch(dtype)
+    batch = global_batch(name, dtype)
     out = objective(batch, generator(42))
     total = sum(weight * out.losses[key][out.valid[key]].mean() for key, weight in objective.loss_weights.items())
     assert isinstance(total, Tensor)
