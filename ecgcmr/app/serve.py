@@ -64,7 +64,7 @@ def make_app(model: LoadedModel, hearts: Hearts, host: str = "127.0.0.1") -> Any
         return response
 
     if host in LOOPBACK:
-        web.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "testserver"])
+        web.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))
     theme = gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return gradio.mount_gradio_app(
         web, _blocks(gradio, model, hearts), path="/", theme=theme, max_file_size=MAX_UPLOAD, footer_links=[],
